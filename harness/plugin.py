@@ -1,0 +1,144 @@
+"""The contracts of a plugin: the nouns it sees and the two decorators. Imports nothing heavy."""
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, Protocol, get_type_hints
+
+from weighin.results.errors import WeighinError
+from weighin.results.records import Metric, Sample
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+P = ParamSpec("P")
+Reads = Callable[[Mapping[str, Any]], Iterable[Path]]
+
+
+class Abstain(WeighinError):
+    """Raised by a suite that cannot measure here; the message is the reason that is kept."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A directory of weights in the Hugging Face layout that never changes, and its content key."""
+
+    path: Path
+    key: str
+
+
+class Model(Protocol):
+    """A checkpoint, reloaded from disk and ready to be measured."""
+
+    checkpoint: Checkpoint
+    module: Any
+    """The `transformers` model, for suites that hand it to a library."""
+    tokenizer: Any
+    """The `transformers` tokenizer."""
+    serving: Mapping[str, Any]
+    """Keyword arguments of `generate` that this variant is served with."""
+
+    @property
+    def window(self) -> int:
+        """Longest context, tokens."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text` as the model was trained to read it (with BOS where its tokenizer adds one)."""
+        ...
+
+    def logprobs(self, batch: list[list[int]]) -> Any:
+        """Next-token log-probabilities, nats: float32 tensor (row, position, vocabulary), right-padded."""
+        ...
+
+    def generate(self, prompts: list[str], *, max_new_tokens: int) -> list[str]:
+        """Greedy continuations, without the prompts."""
+        ...
+
+    def relative(self, which: Literal["parent", "root"]) -> "Model | None":
+        """The checkpoint this one was made from, or the base of its chain; None for a base."""
+        ...
+
+    def weight_bytes(self) -> int:
+        """Resident bytes of weights and buffers, shared storage counted once."""
+        ...
+
+
+def parameters_of(call: Callable[..., Any]) -> "type[BaseModel]":
+    """The pydantic schema of a plugin's keyword-only arguments, which are its YAML parameters."""
+    from pydantic import ConfigDict, create_model
+
+    hints = get_type_hints(call, include_extras=True)
+    fields: dict[str, Any] = {
+        p.name: (hints[p.name], ... if p.default is p.empty else p.default)
+        for p in inspect.signature(call).parameters.values()
+        if p.kind is p.KEYWORD_ONLY
+    }
+    return create_model(call.__name__, __config__=ConfigDict(extra="forbid", strict=False), **fields)
+
+
+@dataclass(frozen=True)
+class Stage(Generic[P]):
+    """A function that writes a new checkpoint, made from `parent`, into the empty directory `out`."""
+
+    call: Callable[Concatenate[Checkpoint, Path, P], None]
+    needs: tuple[str, ...]
+    reads: Reads | None
+    changes: Literal["weights", "serving"]
+
+    def __call__(self, parent: Checkpoint, out: Path, *args: P.args, **kwargs: P.kwargs) -> None:
+        self.call(parent, out, *args, **kwargs)
+
+    @property
+    def parameters(self) -> "type[BaseModel]":
+        return parameters_of(self.call)
+
+
+@dataclass(frozen=True)
+class Suite(Generic[P]):
+    """A function that measures a model and yields samples."""
+
+    call: Callable[Concatenate[Model, P], Iterator[Sample]]
+    metrics: tuple[Metric, ...]
+    needs: tuple[str, ...]
+    reads: Reads | None
+    protocol: tuple[str, ...]
+
+    def __call__(self, model: Model, *args: P.args, **kwargs: P.kwargs) -> Iterator[Sample]:
+        return self.call(model, *args, **kwargs)
+
+    @property
+    def parameters(self) -> "type[BaseModel]":
+        return parameters_of(self.call)
+
+
+def stage(
+    *, needs: tuple[str, ...] = (), reads: Reads | None = None, changes: Literal["weights", "serving"] = "weights"
+) -> Callable[[Callable[Concatenate[Checkpoint, Path, P], None]], Stage[P]]:
+    """Make a stage of a function `(parent, out, *, parameters)`.
+
+    `needs` names the packages it imports: their versions enter the key, a missing one is reported with the command
+    that installs it. `reads(parameters)` names the files whose content enters the key. `changes` says whether the
+    weights must differ from the parent's; one that changes only how the model is served says `"serving"`.
+    """
+
+    def wrap(call: Callable[Concatenate[Checkpoint, Path, P], None]) -> Stage[P]:
+        return Stage(call, needs, reads, changes)
+
+    return wrap
+
+
+def suite(
+    *metrics: Metric, needs: tuple[str, ...] = (), reads: Reads | None = None, protocol: tuple[str, ...] = ()
+) -> Callable[[Callable[Concatenate[Model, P], Iterator[Sample]]], Suite[P]]:
+    """Make a suite of a generator `(model, *, parameters)`.
+
+    `metrics` are those known beforehand; a sample may bring one of its own. `needs` and `reads` as for a stage.
+    `protocol` names what beyond parameters and data must be alike for two results to be compared: `"machine"`.
+    """
+
+    def wrap(call: Callable[Concatenate[Model, P], Iterator[Sample]]) -> Suite[P]:
+        return Suite(call, metrics, needs, reads, protocol)
+
+    return wrap

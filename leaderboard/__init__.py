@@ -1,0 +1,1 @@
+"""Shows: the Streamlit page. Reads the store, writes nothing."""

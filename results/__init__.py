@@ -1,0 +1,1 @@
+"""Keeps and judges: the store, its schema, the statistics, the gate and the fronts."""

@@ -1,0 +1,1 @@
+"""One suite a file: a function that measures a model and yields samples."""
