@@ -1,6 +1,19 @@
-"""What a plugin imports: the nouns and the two decorators."""
+"""What a plugin imports: the nouns, the two decorators and the error that a user may see."""
 
 from weighin.harness.plugin import Abstain, Checkpoint, Model, Stage, Suite, stage, suite
-from weighin.results.records import Metric, Sample
+from weighin.results.errors import WeighinError
+from weighin.results.records import Metric, Sample, Source
 
-__all__ = ["Abstain", "Checkpoint", "Metric", "Model", "Sample", "Stage", "Suite", "stage", "suite"]
+__all__ = [
+    "Abstain",
+    "Checkpoint",
+    "Metric",
+    "Model",
+    "Sample",
+    "Source",
+    "Stage",
+    "Suite",
+    "WeighinError",
+    "stage",
+    "suite",
+]

@@ -36,8 +36,13 @@ class Model(Protocol):
     """The `transformers` model, for suites that hand it to a library."""
     tokenizer: Any
     """The `transformers` tokenizer."""
-    serving: Mapping[str, Any]
-    """Keyword arguments of `generate` that this variant is served with."""
+    rss_before: int | None
+    """Resident bytes of this process just before the weights were read; None where the system does not tell."""
+
+    @property
+    def serving(self) -> Mapping[str, Any]:
+        """Keyword arguments of `generate` that this variant is served with."""
+        ...
 
     @property
     def window(self) -> int:
@@ -86,6 +91,7 @@ class Stage(Generic[P]):
     needs: tuple[str, ...]
     reads: Reads | None
     changes: Literal["weights", "serving"]
+    example: Mapping[str, Any]
 
     def __call__(self, parent: Checkpoint, out: Path, *args: P.args, **kwargs: P.kwargs) -> None:
         self.call(parent, out, *args, **kwargs)
@@ -103,7 +109,7 @@ class Suite(Generic[P]):
     metrics: tuple[Metric, ...]
     needs: tuple[str, ...]
     reads: Reads | None
-    protocol: tuple[str, ...]
+    example: Mapping[str, Any]
 
     def __call__(self, model: Model, *args: P.args, **kwargs: P.kwargs) -> Iterator[Sample]:
         return self.call(model, *args, **kwargs)
@@ -114,31 +120,36 @@ class Suite(Generic[P]):
 
 
 def stage(
-    *, needs: tuple[str, ...] = (), reads: Reads | None = None, changes: Literal["weights", "serving"] = "weights"
+    *,
+    needs: tuple[str, ...] = (),
+    reads: Reads | None = None,
+    changes: Literal["weights", "serving"] = "weights",
+    example: Mapping[str, Any] | None = None,
 ) -> Callable[[Callable[Concatenate[Checkpoint, Path, P], None]], Stage[P]]:
     """Make a stage of a function `(parent, out, *, parameters)`.
 
     `needs` names the packages it imports: their versions enter the key, a missing one is reported with the command
     that installs it. `reads(parameters)` names the files whose content enters the key. `changes` says whether the
-    weights must differ from the parent's; one that changes only how the model is served says `"serving"`.
+    weights must differ from the parent's; one that changes only how the model is served says `"serving"`. `example`
+    holds parameters for a quick trial, which its contract test uses.
     """
 
     def wrap(call: Callable[Concatenate[Checkpoint, Path, P], None]) -> Stage[P]:
-        return Stage(call, needs, reads, changes)
+        return Stage(call, needs, reads, changes, example or {})
 
     return wrap
 
 
 def suite(
-    *metrics: Metric, needs: tuple[str, ...] = (), reads: Reads | None = None, protocol: tuple[str, ...] = ()
+    *metrics: Metric, needs: tuple[str, ...] = (), reads: Reads | None = None, example: Mapping[str, Any] | None = None
 ) -> Callable[[Callable[Concatenate[Model, P], Iterator[Sample]]], Suite[P]]:
     """Make a suite of a generator `(model, *, parameters)`.
 
-    `metrics` are those known beforehand; a sample may bring one of its own. `needs` and `reads` as for a stage.
-    `protocol` names what beyond parameters and data must be alike for two results to be compared: `"machine"`.
+    `metrics` are those known beforehand; a sample may bring one of its own. `needs`, `reads` and `example` are as for
+    a stage.
     """
 
     def wrap(call: Callable[Concatenate[Model, P], Iterator[Sample]]) -> Suite[P]:
-        return Suite(call, metrics, needs, reads, protocol)
+        return Suite(call, metrics, needs, reads, example or {})
 
     return wrap

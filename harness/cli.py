@@ -1,0 +1,101 @@
+"""The command line. This file only parses: a verb's work is imported when the verb is called, so that help is quick."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+EXIT_CODES = """\
+exit codes:
+  0  passed              1  the gate failed       2  the spec or the usage is wrong
+  3  inconclusive        4  a stage or a suite failed
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every verb with its options."""
+    top = argparse.ArgumentParser(
+        prog="weighin",
+        description="Make every lifecycle variant of a small language model, weigh it, decide which may be released.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="store_true", help="print the version and exit")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB")
+    _reading_verbs(verbs)
+    _working_verbs(verbs)
+    for verb in verbs.choices.values():
+        verb.add_argument("--store", metavar="FILE", help="the DuckDB file (default: $WEIGHIN_STORE or weighin.duckdb)")
+    return top
+
+
+def _reading_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    what = verbs.add_parser("list", help="list stages, suites, specs, or the store's variants and runs")
+    what.add_argument("what", nargs="?", choices=["stages", "suites", "specs", "variants", "runs"], help="default: all")
+    show = verbs.add_parser("show", help="a stage's or suite's documentation, or what is known of a variant or run")
+    show.add_argument("name", metavar="NAME", help="stage, suite, variant (label or key) or run")
+    plan = verbs.add_parser("plan", help="what a spec would make and measure, and what is held already")
+    plan.add_argument("spec", nargs="?", default="default", metavar="SPEC", help="a YAML file or a packaged spec")
+    compare = verbs.add_parser("compare", help="two variants, paired item by item")
+    compare.add_argument("a", metavar="A", help="label of the latest run, RUN/LABEL, or a variant's key")
+    compare.add_argument("b", metavar="B")
+    compare.add_argument("--run", metavar="RUN", help="the run that labels belong to (default: the latest)")
+    compare.add_argument("--waive", action="append", default=[], metavar="FIELD", help="compare although FIELD differs")
+    export = verbs.add_parser("export", help="write a run's scores, samples or variants to a file")
+    export.add_argument("file", metavar="FILE", help="the ending says the format: .csv .parquet .json .md")
+    export.add_argument("--what", choices=["scores", "samples", "variants"], default="scores")
+    export.add_argument("--run", metavar="RUN", help="default: the latest")
+    board = verbs.add_parser("board", help="open the leaderboard in a browser")
+    board.add_argument("--port", type=int, default=8501)
+    board.add_argument("--headless", action="store_true", help="do not open a browser")
+
+
+def _working_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    run = verbs.add_parser("run", help="make what is missing, measure what is not held, show the scores")
+    run.add_argument("spec", nargs="?", default="default", metavar="SPEC", help="a YAML file or a packaged spec")
+    run.add_argument("--again", action="append", default=[], metavar="SUITE", help="measure SUITE anew although held")
+    gate = verbs.add_parser("gate", help="judge a spec's rules on the latest run that weighed it")
+    gate.add_argument("spec", nargs="?", default="default", metavar="SPEC")
+    gate.add_argument("--run", metavar="RUN", help="default: the latest run of this spec")
+    verbs.add_parser("doctor", help="what this machine can measure, and what is missing")
+    reference = verbs.add_parser("reference", help="the reference models")
+    actions = reference.add_subparsers(dest="action", required=True, metavar="ACTION")
+    build = actions.add_parser("build", help="train the reference models from scratch")
+    build.add_argument("--out", default="reference", metavar="DIR", help="where to write them (default: ./reference)")
+    build.add_argument("--name", choices=["base", "draft", "all"], default="all")
+    build.add_argument("--seed", type=int, default=0)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    top = parser()
+    args = top.parse_args(argv)
+    if args.version:
+        from importlib.metadata import version
+
+        print(f"weighin {version('weighin')}")
+        return 0
+    if not args.verb:
+        top.print_help()
+        return 2
+    args.store = args.store or os.environ.get("WEIGHIN_STORE", "weighin.duckdb")
+    from weighin.harness.commands import VERBS
+    from weighin.results.errors import WeighinError
+
+    try:
+        code = VERBS[args.verb](args)
+        sys.stdout.flush()
+        return code
+    except WeighinError as error:
+        print(f"weighin: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("weighin: stopped; what was measured is kept, the same command goes on from there", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

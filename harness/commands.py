@@ -1,0 +1,252 @@
+"""The verbs of the command line: each takes the parsed arguments and returns an exit code."""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from weighin.harness import registry, report
+from weighin.harness.spec import packaged, read_spec
+from weighin.results.errors import WeighinError
+from weighin.results.store import Store
+
+Args = argparse.Namespace
+
+
+def listing(args: Args) -> int:
+    """Names, one a line with its first sentence; nothing heavy is imported."""
+    console = Console()
+    for kind in registry.FOLDERS:
+        if args.what in (None, f"{kind}s"):
+            _list_plugins(console, kind)
+    if args.what in (None, "specs"):
+        _listed(console, "specs", [(name, _comment(path)) for name, path in packaged().items()])
+    store = Store(args.store)
+    if args.what in ("variants", "runs") or (args.what is None and store.exists()):
+        run = store.latest_run()
+        if args.what != "runs" and run:
+            console.print("\n[bold]variants[/] of the latest run")
+            report.lineage(console, store, run)
+        if args.what != "variants":
+            _list_runs(console, store)
+    return 0
+
+
+def _list_plugins(console: Console, kind: registry.Kind) -> None:
+    rows = [(name, entry.doc().split("\n\n")[0].replace("\n", " ")) for name, entry in registry.entries(kind).items()]
+    _listed(console, f"{kind}s", rows)
+
+
+def _listed(console: Console, title: str, rows: list[tuple[str, str]]) -> None:
+    console.print(f"\n[bold]{title}[/]")
+    made = report.table("name", "what")
+    made.show_header = False
+    for name, text in rows:
+        made.add_row(escape(name), escape(text))
+    console.print(made)
+
+
+def _comment(path: Path) -> str:
+    """The comment at the head of a packaged spec."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return lines[0].lstrip("# ") if lines and lines[0].startswith("#") else ""
+
+
+def _list_runs(console: Console, store: Store) -> None:
+    rows = store.rows(
+        "select run_id, spec_name, status, started_at from runs order by started_at desc, run_id desc limit 50"
+    )
+    said = [(r["run_id"], f"{r['spec_name']}  {r['status']}  {r['started_at']:%Y-%m-%d %H:%M} UTC") for r in rows]
+    _listed(console, "runs", said)
+
+
+def show(args: Args) -> int:
+    """A plugin's documentation and parameters; else a run's scores; else a variant's lineage and scores."""
+    console = Console()
+    for kind in registry.FOLDERS:
+        if args.name in registry.entries(kind):
+            _show_plugin(console, kind, args.name)
+            return 0
+    store = Store(args.store)
+    if store.exists():
+        known = {row["run_id"] for row in store.rows("select run_id from runs")}
+        if args.name in known:
+            report.lineage(console, store, args.name)
+            report.scores(console, store, args.name)
+            return 0
+    report.variant(console, store, args.name)
+    return 0
+
+
+def _show_plugin(console: Console, kind: registry.Kind, name: str) -> None:
+    plugin = registry.load(kind, name)
+    console.print(f"[bold]{kind} {name}[/]\n")
+    console.print(escape(registry.entry(kind, name).doc()), highlight=False)
+    made = report.table("parameter", "default", "type")
+    for field, info in plugin.parameters.model_fields.items():
+        default = "required" if info.is_required() else repr(info.default)
+        limits = "".join(f", {m}" for m in info.metadata)
+        made.add_row(field, escape(default), escape(str(info.annotation).replace("typing.", "") + limits))
+    console.print()
+    console.print(made)
+    for metric in getattr(plugin, "metrics", ()):
+        console.print(
+            escape(
+                f"metric {metric.name}: unit {metric.unit}, {metric.better} is better, {metric.reduce} of its samples"
+            )
+        )
+    absent = registry.missing(plugin.needs)
+    if absent:
+        console.print(f"[yellow]needs {', '.join(absent)}:[/] {escape(registry.install_command(absent))}")
+
+
+def plan(args: Args) -> int:
+    """What would be made and measured; imports no torch, downloads nothing."""
+    from weighin.harness.plan import make_plan
+    from weighin.harness.progress import duration
+
+    console = Console()
+    spec = read_spec(args.spec)
+    store = Store(args.store)
+    found = make_plan(spec, store, download=False)
+    if found is None:
+        console.print(
+            f"{escape(spec.base.model)} is not on this machine yet: everything is to be done after its download."
+        )
+        return 0
+    report.plan(console, found)
+    costs = store.costs()
+    names = [link.step.stage for link in found.to_make()] + [cell.suite for cell in found.open_cells()]
+    known = [costs[name] for name in names if name in costs]
+    about = f", about {duration(sum(known) / len(known) * len(names))}" if known else ""
+    console.print(
+        f"\n{len(found.to_make())} checkpoints to make, {len(found.open_cells())} of {len(found.cells)} cells to measure{about}"
+    )
+    return 0
+
+
+def run(args: Args) -> int:
+    """Make, measure, keep, show. 0 when all went well, 4 when a stage or a suite failed."""
+    from weighin.harness import worker
+    from weighin.harness.plan import make_plan
+    from weighin.harness.progress import Display
+    from weighin.harness.run import job_names, weigh
+    from weighin.results.gate import judge
+
+    console = Console()
+    spec = read_spec(args.spec)
+    store = Store(args.store)
+    for suite in args.again:
+        if suite not in spec.suites:
+            raise WeighinError(f"--again: no suite {suite!r} in this spec. {registry.suggest(suite, spec.suites)}")
+    found = make_plan(spec, store, again=args.again)
+    assert found is not None, "a plan that may download always has its base"
+    jobs = job_names(found)
+    if jobs:
+        worker.warm_up(found.needs())
+    with Display(console, jobs, store.costs()) as display:
+        run_id, ok = weigh(found, store, display)
+    report.scores(console, store, run_id)
+    report.fronts(console, store, run_id)
+    if spec.gate:
+        console.print("\n[bold]gate[/]")
+        report.verdicts(console, judge(store, spec.gate, run_id))
+    failed = "" if ok else "  Some cells failed; their rows say why, `weighin run` tries them again."
+    console.print(
+        f"\nRun {run_id} is in {escape(str(store.path))}.{failed}\nOpen the page with: weighin board", highlight=False
+    )
+    return 0 if ok else 4
+
+
+def gate(args: Args) -> int:
+    """Judge the rules: 0 every one passes, 1 one fails, 3 undecided."""
+    from weighin.results.gate import exit_code, judge
+
+    console = Console()
+    spec = read_spec(args.spec)
+    if not spec.gate:
+        raise WeighinError(
+            f"{args.spec}: has no `gate:`; a rule reads {{metric: SUITE.METRIC, variant: LABEL, margin: 0.02}}"
+        )
+    store = Store(args.store)
+    rows = store.rows(
+        "select run_id from runs where spec_name = ? order by started_at desc, run_id desc limit 1", [spec.name]
+    )
+    if args.run is None and not rows:
+        raise WeighinError(f"{args.store}: no run of {args.spec} yet; run `weighin run {args.spec}` first")
+    found = judge(store, spec.gate, args.run or rows[0]["run_id"])
+    report.verdicts(console, found)
+    return exit_code(found)
+
+
+def compare(args: Args) -> int:
+    """Paired differences; 2 where nothing could be compared."""
+    from weighin.results.compare import compare as paired
+
+    found = paired(Store(args.store), args.a, args.b, run=args.run, waive=args.waive)
+    report.comparison(Console(), found)
+    return 0 if found.comparisons else 2
+
+
+def export(args: Args) -> int:
+    """Write a run's content to a file."""
+    from weighin.results.export import export as write
+
+    print(write(Store(args.store), args.file, what=args.what, run=args.run))
+    return 0
+
+
+def board(args: Args) -> int:
+    """Serve the page until it is stopped. No telemetry, loopback only."""
+    if registry.missing(["streamlit", "altair"]):
+        raise WeighinError(f"board needs streamlit and altair: {registry.install_command(['streamlit', 'altair'])}")
+    import subprocess
+    import sys
+
+    import weighin.leaderboard
+
+    app = Path(weighin.leaderboard.__file__).with_name("app.py")
+    options = {
+        "server.port": str(args.port),
+        "server.address": "127.0.0.1",
+        "server.headless": str(args.headless).lower(),
+        "browser.gatherUsageStats": "false",
+    }
+    command = [sys.executable, "-m", "streamlit", "run", str(app), *(f"--{k}={v}" for k, v in options.items())]
+    return subprocess.run(command, env={**os.environ, "WEIGHIN_STORE": str(Path(args.store).absolute())}).returncode
+
+
+def doctor(args: Args) -> int:
+    """What this machine can measure and what is missing."""
+    from weighin.harness.doctor import examine
+
+    examine(Console(), Store(args.store))
+    return 0
+
+
+def reference(args: Args) -> int:
+    """Train the reference models from scratch."""
+    absent = registry.missing(["torch", "transformers", "tokenizers"])
+    if absent:
+        raise WeighinError(f"reference build needs {', '.join(absent)}: {registry.install_command(absent)}")
+    from weighin.harness.reference import build
+
+    build(Path(args.out), seed=args.seed, name=args.name)
+    return 0
+
+
+VERBS: dict[str, Callable[[Args], int]] = {
+    "list": listing,
+    "show": show,
+    "plan": plan,
+    "run": run,
+    "gate": gate,
+    "compare": compare,
+    "board": board,
+    "export": export,
+    "doctor": doctor,
+    "reference": reference,
+}

@@ -1,0 +1,77 @@
+"""What is done inside a worker process: run a stage, establish an identity, run a suite."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from weighin.harness import registry
+from weighin.harness.model import Loading, TransformersModel
+from weighin.harness.plugin import Checkpoint, Suite
+from weighin.results.errors import WeighinError
+from weighin.results.records import Sample
+
+
+def make(stage: str, params: Mapping[str, Any], parent: Checkpoint, out: Path) -> None:
+    """Run a stage into the empty directory `out`. Raises WeighinError when it wrote nothing."""
+    _seed(params)
+    registry.stage(stage)(parent, out, **_typed("stage", stage, params))
+    if not any(out.iterdir()):
+        raise WeighinError(f"stage {stage} wrote nothing")
+
+
+def identify(checkpoint: Checkpoint, relatives: Mapping[str, Checkpoint], loading: Loading) -> dict[str, Any]:
+    """The identity of a checkpoint, reloaded from disk."""
+    from weighin.harness.identity import identify as establish
+
+    return establish(TransformersModel(checkpoint, relatives, loading))
+
+
+def measure(
+    suite: str, params: Mapping[str, Any], checkpoint: Checkpoint, relatives: Mapping[str, Checkpoint], loading: Loading
+) -> list[Sample]:
+    """Run a suite on a checkpoint, reloaded from disk: its samples, each with its metric.
+
+    Raises Abstain when the suite does, and WeighinError when it yields nothing or two samples for one place.
+    """
+    _seed(params)
+    plugin = registry.suite(suite)
+    model = TransformersModel(checkpoint, relatives, loading)
+    samples = list(_named(plugin, plugin(model, **_typed("suite", suite, params)), suite))
+    if not samples:
+        raise WeighinError(f"suite {suite} yielded no sample")
+    places = {(s.metric.name if s.metric else "", s.item, s.rep) for s in samples}
+    if len(places) != len(samples):
+        twice = [k for k, g in itertools.groupby(sorted((s.item, s.rep) for s in samples)) if len(list(g)) > 1]
+        raise WeighinError(f"suite {suite} yielded two samples for one metric, item and repetition: {twice[:1]}")
+    return samples
+
+
+def _named(plugin: Suite[Any], samples: Iterator[Sample], suite: str) -> Iterator[Sample]:
+    """A sample without a metric is the suite's only one."""
+    for sample in samples:
+        if sample.metric is not None:
+            yield sample
+        elif len(plugin.metrics) == 1:
+            yield replace(sample, metric=plugin.metrics[0])
+        else:
+            raise WeighinError(f"suite {suite} declares {len(plugin.metrics)} metrics: each sample must name its own")
+
+
+def _typed(kind: registry.Kind, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as the plugin's own types again; in a key they are plain JSON."""
+    checked = registry.load(kind, name).parameters.model_validate(dict(params))
+    return {field: getattr(checked, field) for field in type(checked).model_fields}
+
+
+def _seed(params: Mapping[str, Any]) -> None:
+    import random
+
+    import numpy
+    import torch
+
+    seed = int(params.get("seed", 0))
+    random.seed(seed)
+    numpy.random.seed(seed)
+    torch.manual_seed(seed)

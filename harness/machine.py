@@ -1,0 +1,68 @@
+"""What this machine is: the fingerprint that decides which figures may be compared, and the packages installed."""
+
+import os
+import platform
+import shutil
+import socket
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from weighin.harness.keys import digest
+
+
+@cache
+def facts() -> dict[str, Any]:
+    """What makes two machines comparable: processor, cores, memory, accelerator, system. No host name."""
+    return {
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)),
+        "ram_gib": round(ram_bytes() / 2**30),
+        "gpu": _gpu(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+    }
+
+
+def machine_key() -> str:
+    """Key of this machine's class."""
+    return digest(facts())
+
+
+def hostname() -> str:
+    """For people; it is in no key."""
+    return socket.gethostname()
+
+
+def ram_bytes() -> int:
+    """Physical memory, B."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def packages() -> dict[str, str]:
+    """Every installed distribution and its version."""
+    return {d.metadata["Name"]: d.version for d in metadata.distributions() if d.metadata["Name"]}
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _gpu() -> str | None:
+    """Names and driver as the vendor's tool reports them; None where there is no accelerator."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    query = [tool, "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    answer = subprocess.run(query, capture_output=True, text=True, timeout=30)
+    return answer.stdout.strip() or None if answer.returncode == 0 else None

@@ -1,0 +1,140 @@
+"""A checkpoint reloaded from disk behind the `Model` protocol, through transformers. This is what suites measure."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from weighin.harness.plugin import Checkpoint, Model
+
+SERVING = "serving.json"
+"""Keyword arguments of `generate`, written by a stage that changes how a model is served."""
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How checkpoints are loaded: the spec's dtype and the dangers it allows."""
+
+    dtype: str = "auto"
+    allow: tuple[str, ...] = ()
+
+
+@dataclass
+class TransformersModel:
+    """Implements `Model`. Weights are read at construction, in evaluation mode, on an accelerator where there is one."""
+
+    checkpoint: Checkpoint
+    relatives: Mapping[str, Checkpoint] = field(default_factory=dict)
+    loading: Loading = field(default_factory=Loading)
+
+    def __post_init__(self) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self.rss_before = process_memory("VmRSS")
+        folder = str(self.checkpoint.path)
+        remote = "remote_code" in self.loading.allow
+        options: dict[str, Any] = {"dtype": self.loading.dtype, "trust_remote_code": remote}
+        if "pickle" not in self.loading.allow:
+            options["use_safetensors"] = True
+        if torch.cuda.is_available():
+            options["device_map"] = "cuda"
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=remote)
+        self.module = AutoModelForCausalLM.from_pretrained(folder, **options).eval()
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self._kin: dict[str, Model | None] = {}
+
+    @cached_property
+    def serving(self) -> Mapping[str, Any]:
+        path = self.checkpoint.path / SERVING
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+    @property
+    def window(self) -> int:
+        return int(getattr(self.module.config, "max_position_embeddings", 0) or self.tokenizer.model_max_length)
+
+    def encode(self, text: str) -> list[int]:
+        return list(self.tokenizer(text).input_ids)
+
+    def logprobs(self, batch: list[list[int]]) -> Any:
+        import torch
+
+        width = max(len(row) for row in batch)
+        pad = self.tokenizer.pad_token_id
+        ids = torch.tensor([row + [pad] * (width - len(row)) for row in batch], device=self.module.device)
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in batch], device=self.module.device)
+        with torch.inference_mode():
+            return torch.log_softmax(self.module(input_ids=ids, attention_mask=mask).logits.float(), dim=-1)
+
+    def generate(self, prompts: list[str], *, max_new_tokens: int) -> list[str]:
+        import torch
+
+        batch = self.tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
+        batch = {name: batch[name].to(self.module.device) for name in ("input_ids", "attention_mask")}
+        with torch.inference_mode():
+            ids = self.module.generate(
+                **batch,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                pad_token_id=self.tokenizer.pad_token_id,
+                **self.serving,
+            )
+        fresh = ids[:, batch["input_ids"].shape[1] :]
+        return list(self.tokenizer.batch_decode(fresh, skip_special_tokens=True))
+
+    def relative(self, which: Literal["parent", "root"]) -> Model | None:
+        """Loaded at the first call and kept: the parent and the root of a short chain are one and the same object."""
+        if which not in self._kin:
+            kin = self.relatives.get(which)
+            found: Model | None = None
+            if kin is not None:
+                found = next((m for m in self._kin.values() if m and m.checkpoint.key == kin.key), None)
+                found = found or TransformersModel(kin, {}, self.loading)
+            self._kin[which] = found
+        return self._kin[which]
+
+    def weight_bytes(self) -> int:
+        seen: dict[tuple[str, int], int] = {}
+        for tensor in tensors(self.module):
+            storage = tensor.untyped_storage()
+            seen[(str(tensor.device), storage.data_ptr())] = storage.nbytes()
+        return sum(seen.values())
+
+
+def process_memory(field: str) -> int | None:
+    """A field of this process's /proc/self/status, B: `VmRSS` resident now, `VmHWM` its peak. None where there is none."""
+    path = Path("/proc/self/status")
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def tensors(module: Any) -> Iterator[Any]:
+    """Every plain tensor that a module keeps resident: parameters and buffers, quantised ones taken apart."""
+    for _, parameter in module.named_parameters(remove_duplicate=True):
+        yield from _plain(parameter)
+    for _, buffer in module.named_buffers(remove_duplicate=True):
+        yield from _plain(buffer)
+
+
+def _plain(tensor: Any) -> Iterator[Any]:
+    """A tensor subclass hides its data in inner tensors; bitsandbytes keeps its scales beside the data."""
+    if hasattr(tensor, "__tensor_flatten__"):
+        for name in tensor.__tensor_flatten__()[0]:
+            yield from _plain(getattr(tensor, name))
+        return
+    yield tensor.data
+    state = getattr(tensor, "quant_state", None)
+    while state is not None:
+        yield from (value for value in vars(state).values() if _is_tensor(value))
+        state = getattr(state, "state2", None)
+
+
+def _is_tensor(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor)

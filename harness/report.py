@@ -1,0 +1,219 @@
+"""What the command line prints of a store: scores, fronts, verdicts, comparisons, lineages. Plain text in a pipe."""
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.tree import Tree
+
+from weighin.harness.plan import Plan
+from weighin.harness.registry import entries
+from weighin.results.compare import Report
+from weighin.results.errors import WeighinError
+from weighin.results.gate import Verdict, exit_code
+from weighin.results.lookup import side
+from weighin.results.pareto import FrontRow, front
+from weighin.results.render import MISSING, interval, quantity
+from weighin.results.store import Store
+
+ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
+"""Which way is better."""
+OUTCOMES = {"pass": "[green]PASS[/]", "fail": "[red]FAIL[/]", "inconclusive": "[yellow]INCONCLUSIVE[/]"}
+RELEASE = {0: "[green]The release passes.[/]", 1: "[red]The release fails.[/]", 3: "[yellow]No verdict yet.[/]"}
+COSTS = ("memory.disk", "latency.tpot")
+
+
+def table(*columns: str) -> Table:
+    """A table without lines, whose cells fold rather than lose text."""
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        made.add_column(column, overflow="fold", justify="right" if column == "n" else "left")
+    return made
+
+
+def scores(console: Console, store: Store, run: str) -> None:
+    """Every metric of every variant with unit, interval and n, or the reason why it has none."""
+    rows = store.rows(
+        """select suite, metric, unit, better, variant, value, ci_low, ci_high, ci_reason, n, status, reason, source,
+               eligible, eligible_reason, position
+           from scores where run_id = ? order by suite, metric = '*', metric, position""",
+        [run],
+    )
+    for suite, of_suite in groupby(rows, key=lambda row: row["suite"]):
+        console.print(f"\n[bold]{escape(suite)}[/]")
+        made = table("metric", "variant", "value [95 % interval]", "n", "note")
+        for _, group in groupby(of_suite, key=lambda row: row["metric"]):
+            for index, row in enumerate(group):
+                name = "" if index else _metric_name(row)
+                value = interval(row["value"], row["ci_low"], row["ci_high"], row["unit"] or "1")
+                made.add_row(name, escape(row["variant"]), escape(value), str(row["n"] or MISSING), escape(_note(row)))
+        console.print(made)
+
+
+def _metric_name(row: dict[str, Any]) -> str:
+    if row["metric"] == "*":
+        return "[dim](all)[/]"
+    return escape(f"{row['metric']} {ARROWS[row['better']]}".rstrip())
+
+
+def _note(row: dict[str, Any]) -> str:
+    if row["status"] != "ok":
+        return f"{row['status']}: {row['reason']}"
+    notes = [] if row["source"] == "measured" else [row["source"]]
+    if not row["eligible"] and row["eligible_reason"] not in notes:
+        notes.append(row["eligible_reason"])
+    if row["ci_low"] is None and row["ci_reason"] != "one value":
+        notes.append(f"no interval: {row['ci_reason']}")
+    return "; ".join(notes)
+
+
+def headline(store: Store, run: str) -> str | None:
+    """The metric that stands for quality in a picture: the first of the accuracy suite, else any where more is better."""
+    rows = store.rows(
+        """select s.suite || '.' || s.metric as name, min(s.suite <> 'accuracy') as other
+           from scores s where s.run_id = ? and s.better = 'higher' and s.value is not null and not s.runtime
+           group by s.suite, s.metric order by bool_and(s.suite <> 'accuracy'), s.suite, s.metric""",
+        [run],
+    )
+    return str(rows[0]["name"]) if rows else None
+
+
+def fronts(console: Console, store: Store, run: str) -> None:
+    """Who is on the Pareto front of quality against each cost that was measured, and who stays out and why."""
+    quality = headline(store, run)
+    for cost in COSTS if quality else ():
+        try:
+            rows = front(store, cost, str(quality), run)
+        except WeighinError:
+            continue
+        _front(console, rows, cost, str(quality))
+
+
+def _front(console: Console, rows: Sequence[FrontRow], cost: str, quality: str) -> None:
+    on = [row.variant for row in rows if row.on_front]
+    beaten = [f"{row.variant} (by {', '.join(row.dominated_by)})" for row in rows if row.dominated_by]
+    out = [f"{row.variant} ({row.reason})" for row in rows if row.reason]
+    console.print(f"\n[bold]Pareto front[/] of {escape(quality)} against {escape(cost)}")
+    for name, who in (("on the front", on), ("dominated", beaten), ("left out", out)):
+        if who:
+            console.print(f"  {name}: {escape('; '.join(who))}", highlight=False)
+
+
+def verdicts(console: Console, found: Sequence[Verdict]) -> None:
+    """One line a rule, then what it means for the release."""
+    made = table("verdict", "rule", "why")
+    for verdict in found:
+        rule = verdict.rule
+        role = " (watch)" if rule.role == "watch" else ""
+        told = f"{verdict.metric}: {rule.variant} against {rule.against}, margin {rule.margin:g}{role}"
+        made.add_row(OUTCOMES[verdict.outcome], escape(told), escape(verdict.why))
+    console.print(made)
+    console.print(RELEASE[exit_code(found)])
+
+
+def comparison(console: Console, found: Report) -> None:
+    """Paired differences of two variants, then what could not be compared and why."""
+    for note in found.notes:
+        console.print(f"[yellow]Note:[/] {escape(note)}")
+    made = table("metric", found.a.name, found.b.name, "drop [95 % interval]", "flips", "p", "n")
+    for row in found.comparisons:
+        flips = MISSING if row.flips_worse is None else f"−{row.flips_worse} +{row.flips_better}"
+        unit = "1" if row.scale == "log" else row.unit
+        drop = interval(row.drop, row.low, row.high, unit) + (" (ln ratio)" if row.scale == "log" else "")
+        p = MISSING if row.p_two_sided is None else f"{row.p_two_sided:.2g}"
+        values = quantity(row.value_a, row.unit), quantity(row.value_b, row.unit)
+        made.add_row(escape(f"{row.suite}.{row.metric}"), *values, escape(drop), flips, p, str(row.n))
+    console.print(made)
+    console.print("[dim]A positive drop means that the second is worse; flips: right to wrong, wrong to right.[/]")
+    for refusal in found.refusals:
+        console.print(f"[yellow]not compared[/] {escape(f'{refusal.suite}.{refusal.metric}: {refusal.reason}')}")
+
+
+def lineage(console: Console, store: Store, run: str) -> None:
+    """The variants of a run as a tree from the base, with what each stage made of its parent."""
+    cards = store.rows("select * from variant_cards where run_id = ? order by position", [run])
+    rows = {row["variant_key"]: row for row in store.rows("select * from variants")}
+    identities = {row["variant_key"]: row for row in store.rows("select * from identities")}
+    labels: dict[str, list[str]] = {}
+    for card in cards:
+        labels.setdefault(card["variant_key"], []).append(card["variant"])
+    wanted = _ancestors([card["variant_key"] for card in cards if card["variant_key"] in rows], rows)
+    trees: dict[str, Tree] = {}
+    for key in sorted(wanted, key=lambda k: rows[k]["depth"]):
+        said = _branch(rows[key], identities.get(key), labels.get(key, []))
+        parent = trees.get(rows[key]["parent_key"])
+        trees[key] = parent.add(said) if parent else Tree(said)
+    for key, tree in trees.items():
+        if rows[key]["parent_key"] is None:
+            console.print(tree)
+
+
+def _ancestors(keys: Iterable[str], rows: dict[str, dict[str, Any]]) -> set[str]:
+    found: set[str] = set()
+    todo = list(keys)
+    while todo:
+        key = todo.pop()
+        if key in rows and key not in found:
+            found.add(key)
+            todo.append(rows[key]["parent_key"])
+    return found
+
+
+def _branch(row: dict[str, Any], identity: dict[str, Any] | None, labels: Sequence[str]) -> str:
+    name = escape(", ".join(labels) or "(unnamed)")
+    made = escape(row["stage"] or str(row["params"].get("model", "base")))
+    cost = f", {quantity(row['made_seconds'], 's')}" if row["made_seconds"] else ""
+    if identity is None:
+        return f"[bold]{name}[/]  {made}{cost}"
+    distance = identity["distance"]
+    apart = "" if distance is None else f", {distance:.2g} from its parent"
+    facts = f"{quantity(identity['disk_bytes'], 'B')} on disk, {quantity(identity['memory_bytes'], 'B')} resident"
+    return f"[bold]{name}[/]  {made}{cost}\n[dim]{identity['form']}, {facts}{apart}; {escape(identity['kernel'])}[/]"
+
+
+def plan(console: Console, found: Plan) -> None:
+    """Each variant's chain and suites: what is held (✓) and what is to do (•)."""
+    made = table("variant", "chain", "suites")
+    for label, chain in found.chains.items():
+        steps = [f"{'✓' if link.made else '•'} {link.step.stage}" for link in chain]
+        cells = [f"{'✓' if cell.held else '•'} {cell.suite}" for cell in found.cells if cell.label == label]
+        made.add_row(escape(label), escape(" → ".join(steps) or found.spec.base.model), escape("  ".join(cells)))
+    console.print(made)
+    console.print("[dim]✓ held already   • to do[/]")
+
+
+def variant(console: Console, store: Store, name: str) -> None:
+    """What is known of one variant, by label of the latest run, RUN/LABEL or key. Raises WeighinError."""
+    if not store.exists():
+        plugins = ", ".join([*entries("stage"), *entries("suite")])
+        raise WeighinError(
+            f"nothing is called {name!r}: no stage or suite, and there is no store yet. There are: {plugins}"
+        )
+    found = side(store, name)
+    rows = store.rows("select * from variants where variant_key = ?", [found.variant_key])
+    for row in rows:
+        made = escape(f"{row['stage']} {row['params']}" if row["stage"] else str(row["params"].get("model", "base")))
+        console.print(f"[bold]{escape(name)}[/]  {escape(row['variant_key'][:32])}\n{made}", highlight=False)
+    for row in store.rows("select * from identities where variant_key = ?", [found.variant_key]):
+        facts = {
+            "form": row["form"],
+            "kernel": row["kernel"],
+            "dtypes": ", ".join(f"{dtype} {count:,}" for dtype, count in row["dtypes"].items()),
+            "parameters": f"{row['parameters']:,}",
+            "on disk": quantity(row["disk_bytes"], "B"),
+            "resident": quantity(row["memory_bytes"], "B"),
+            "zeros": f"{row['sparsity'] * 100:.1f} %",
+            "distance from its parent": row["distance_reason"] or f"{row['distance']:.3g}",
+        }
+        made_of = table("", "")
+        made_of.show_header = False
+        for key, value in facts.items():
+            made_of.add_row(key, escape(str(value)))
+        console.print(made_of)
+    run = found.run_id or store.latest_run()
+    if run:
+        console.print()
+        lineage(console, store, run)

@@ -1,0 +1,211 @@
+"""One job in a fresh process: no allocator, cache or monkey patch leaks from one to the next.
+
+Processes come from a fork server that has the heavy libraries loaded already. What libraries print goes to the job's
+log; their progress bars (all of them are tqdm's) come back as progress. A job that raises, is killed or runs out of
+memory ends as an `Outcome` with a reason; the caller goes on. A job whose caller dies ends itself.
+"""
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from weighin.harness.plugin import Abstain
+from weighin.results.errors import WeighinError
+from weighin.results.records import Status
+
+PRELOAD = ["torch", "transformers", "lm_eval.evaluator", "lm_eval.models.huggingface"]
+ENVIRONMENT = {
+    # Threads that wait must not spin: on a machine that does anything else, spinning costs a small model a factor of 40.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "RAGAS_DO_NOT_TRACK": "true",
+    "PYTHONWARNINGS": "ignore",
+    "KINETO_LOG_LEVEL": "5",
+}
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is going on, how many are done, and of how many (None: unknown)."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A function of this package by name, its arguments, and the file its libraries may write to."""
+
+    work: Callable[..., Any]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    log: Path = Path(os.devnull)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: its value when `ok`, the reason when not; wall seconds; peak resident bytes of its process."""
+
+    status: Status
+    value: Any = None
+    reason: str | None = None
+    seconds: float = 0.0
+    peak_bytes: int | None = None
+
+
+def warm_up(packages: Iterable[str] = ()) -> None:
+    """Start the fork server, so that it loads its libraries, `packages` among them, while the caller still plans.
+
+    A server that runs already stays as it is: the first call decides.
+    """
+    os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*PRELOAD, *sorted(packages)])
+    with _silenced():
+        forkserver.ensure_running()
+
+
+def run(job: Job, progress: Progress | None = None, tick: Callable[[], None] | None = None) -> Outcome:
+    """Run a job in a process of its own and wait for it. `tick` is called about five times a second meanwhile."""
+    warm_up()
+    context = multiprocessing.get_context("forkserver")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(job, theirs), daemon=True)
+    began = time.monotonic()
+    process.start()
+    theirs.close()
+    answer: Outcome | None = None
+    try:
+        while answer is None:
+            ready = multiprocessing.connection.wait([ours, process.sentinel], timeout=0.2)
+            if tick:
+                tick()
+            if ours in ready:
+                answer = _receive(ours, progress)
+                if answer is None and not process.is_alive() and not ours.poll():
+                    break
+            elif process.sentinel in ready:
+                break
+    finally:
+        if answer is None and process.is_alive():
+            process.kill()
+        process.join()
+        ours.close()
+    seconds = time.monotonic() - began
+    if answer is None:
+        return Outcome("failed", reason=_death(process.exitcode), seconds=seconds)
+    return Outcome(answer.status, answer.value, answer.reason, seconds, answer.peak_bytes)
+
+
+def _receive(channel: Connection, progress: Progress | None) -> Outcome | None:
+    try:
+        message = channel.recv()
+    except EOFError:
+        return None
+    if isinstance(message, Outcome):
+        return message
+    if progress:
+        progress(*message)
+    return None
+
+
+def _death(code: int | None) -> str:
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        guess = " (most likely the system ran out of memory)" if -code == signal.SIGKILL else ""
+        return f"its process was killed by {name}{guess}"
+    return f"its process ended with code {code} and no answer"
+
+
+def _child(job: Job, channel: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller decides what a Ctrl-C ends
+    _die_with_caller()
+    _log_to(job.log)
+    _bars_to(channel)
+    try:
+        outcome = Outcome("ok", job.work(**job.arguments))
+    except Abstain as error:
+        outcome = Outcome("abstained", reason=str(error))
+    except WeighinError as error:
+        outcome = Outcome("failed", reason=str(error))
+    except MemoryError:
+        outcome = Outcome("failed", reason="out of memory")
+    except BaseException as error:
+        traceback.print_exc()
+        first = next(iter(str(error).strip().splitlines()), "")
+        outcome = Outcome("failed", reason=f"{type(error).__name__}: {first}".rstrip(": "))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    with contextlib.suppress(BrokenPipeError):
+        channel.send(Outcome(outcome.status, outcome.value, outcome.reason, peak_bytes=peak))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # libraries' exit handlers have nothing left to do, and some hang
+
+
+def _die_with_caller() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        sentinel = parent.sentinel
+
+        def watch() -> None:
+            multiprocessing.connection.wait([sentinel])
+            os._exit(1)
+
+        threading.Thread(target=watch, daemon=True).start()
+
+
+def _log_to(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+
+
+def _bars_to(channel: Connection) -> None:
+    """Send every tqdm bar's state to the caller, a few times a second: libraries need not know about us."""
+    try:
+        from tqdm.std import tqdm
+    except ImportError:
+        return
+    last = 0.0
+
+    def display(bar: Any, *_: Any, **__: Any) -> bool:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > 0.2:
+            last = now
+            with contextlib.suppress(OSError, ValueError):
+                channel.send((str(bar.desc or "").rstrip(": "), int(bar.n), int(bar.total) if bar.total else None))
+        return True
+
+    tqdm.display = display
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """Whoever is started meanwhile inherits a closed mouth: imports print warnings that are nobody's business."""
+    null = os.open(os.devnull, os.O_RDWR)
+    kept = os.dup(1), os.dup(2)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        yield
+    finally:
+        for target, original in zip((1, 2), kept, strict=True):
+            os.dup2(original, target)
+            os.close(original)
+        os.close(null)

@@ -1,0 +1,228 @@
+"""The page: which run, its table, what has no number and why, a Pareto front, the gate's verdict.
+
+`weighin board` serves it. Text from outside (labels, metrics, reasons, messages) goes only where Streamlit shows it as
+it is, `st.text`, data frames, options and chart data; what `st.markdown` and its kin get is written in this file.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from weighin.leaderboard import charts, frames, fronts
+from weighin.leaderboard.frames import Board, Measure, Row
+from weighin.results.errors import WeighinError
+from weighin.results.gate import Verdict, exit_code
+from weighin.results.pareto import FrontRow, front
+from weighin.results.store import Store
+
+PATIENCE = 5.0
+"""Seconds to wait while a run in flight holds the store, which it does for a moment at a time."""
+POLL = 5.0
+"""Seconds between two looks at whether the store has changed."""
+
+OUTCOMES = {
+    "pass": ("pass", "green", ":material/check_circle:"),
+    "fail": ("fail", "red", ":material/cancel:"),
+    "inconclusive": ("inconclusive", "orange", ":material/help:"),
+}
+RELEASE: dict[int, tuple[str, Callable[..., Any]]] = {
+    0: ("The release passes: every gate rule does.", st.success),
+    1: ("The release fails: at least one gate rule does.", st.error),
+    3: ("No verdict yet: no gate rule fails, and not every one passes.", st.warning),
+}
+
+Stamp = tuple[int, ...]
+"""What changes whenever the store does: the key of every cached answer."""
+
+
+def main() -> None:
+    """Draw the page once."""
+    st.set_page_config(page_title="Weighin", page_icon=":material/balance:", layout="wide")
+    st.title("Weighin")
+    path = Path(os.environ.get("WEIGHIN_STORE", "weighin.duckdb")).expanduser().absolute()
+    seen = stamp(path)
+    try:
+        board = _choose_run(path, seen)
+        judged = _judgement(path, seen, board.run)
+        _release(judged)
+        _leaderboard(board)
+        _absences(board)
+        _pareto(path, seen, board)
+        _gate(judged)
+        _figures(board)
+    except WeighinError as error:
+        _explain(error)
+    st.fragment(_watch, run_every=POLL)(path, seen)
+
+
+def stamp(path: Path) -> Stamp:
+    """Time and size of the store and of its write-ahead log; of a file that is not there, nothing."""
+    found: list[int] = []
+    for name in (path, path.with_name(path.name + ".wal")):
+        try:
+            state = name.stat()
+        except OSError:
+            continue
+        found += [state.st_mtime_ns, state.st_size]
+    return tuple(found)
+
+
+def _watch(path: Path, seen: Stamp) -> None:
+    """Draw the page anew once the store has changed, so that it follows a run in flight."""
+    if stamp(path) != seen:
+        st.rerun()
+
+
+def _explain(error: WeighinError) -> None:
+    """One sentence instead of a traceback."""
+    st.warning("There is nothing to show from this store.", icon=":material/info:")
+    st.text(str(error))
+    st.button("Try again")
+
+
+# -- answers, each kept until the store changes ---------------------------------------------------------------------
+
+
+def _runs(path: Path, seen: Stamp) -> list[Row]:
+    return frames.runs(Store(path, patience=PATIENCE))
+
+
+def _read(path: Path, seen: Stamp, run: Row) -> Board:
+    return frames.read_board(Store(path, patience=PATIENCE), run)
+
+
+def _placed(path: Path, seen: Stamp, axes: tuple[str, str], run: str) -> list[FrontRow]:
+    return front(Store(path, patience=PATIENCE), *axes, run)
+
+
+def _judged(path: Path, seen: Stamp, run: Row) -> list[Verdict]:
+    return frames.verdicts(Store(path, patience=PATIENCE), run)
+
+
+def kept(answer: Callable[..., Any]) -> Callable[..., Any]:
+    """Cached by its arguments, the stamp among them; few, and not for long, as a store may be large."""
+    return st.cache_data(answer, max_entries=32, ttl=600, show_spinner="Reading the store")  # type: ignore[no-any-return]
+
+
+read_runs, read_board, read_front, read_verdicts = kept(_runs), kept(_read), kept(_placed), kept(_judged)
+
+# -- the parts of the page, top to bottom -----------------------------------------------------------------------------
+
+
+def _choose_run(path: Path, seen: Stamp) -> Board:
+    known = {run["run_id"]: run for run in read_runs(path, seen)}
+    chosen = st.selectbox("Run", list(known), format_func=lambda key: frames.run_title(known[key]))
+    board: Board = read_board(path, seen, known[chosen])
+    st.text(frames.run_sentence(board))
+    return board
+
+
+def _leaderboard(board: Board) -> None:
+    st.header("Variants", divider="gray")
+    known = frames.measures(board)
+    chosen = _choose_measures(known, board.run["run_id"])
+    st.dataframe(frames.styled(*frames.table(board, chosen)), width="stretch")
+    st.caption(
+        "Values with their 95 % intervals and the number of items n; ↑ more is better, ↓ less is better. A click on a "
+        "header sorts by number. *Modelled* figures rest on an assumption such as a power rating; *dense kernel* means "
+        "that the runtime only simulates the format: neither enters a front or the gate."
+    )
+
+
+def _choose_measures(known: Sequence[Measure], run: str) -> list[Measure]:
+    """The columns: suites first, then metrics of these."""
+    left, right = st.columns([1, 2])
+    suites = list(dict.fromkeys(m.suite for m in known))
+    wanted = left.multiselect("Suites", suites, default=suites, key=f"suites {run}")
+    offered = [m for m in known if m.suite in wanted]
+    first = frames.headlines(offered)
+    # the key names the suites, so that choosing others begins with their own headlines
+    key = f"metrics {run} {wanted}"
+    return list(right.multiselect("Metrics", offered, default=first, format_func=lambda m: m.name, key=key))
+
+
+def _absences(board: Board) -> None:
+    found = frames.absences(board)
+    if found.empty:
+        return
+    st.subheader("What has no number, and why")
+    _texts(found)
+
+
+def _pareto(path: Path, seen: Stamp, board: Board) -> None:
+    st.header("Pareto front", divider="gray")
+    known, cost, quality = frames.axes(board)
+    if cost is None or quality is None:
+        st.text("A front needs a metric where less is better and one where more is: this run has no such pair.")
+        return
+    across, up = st.columns(2)
+    x = across.selectbox("Across", known, known.index(cost), format_func=lambda m: m.name)
+    y = up.selectbox("Up", known, known.index(quality), format_func=lambda m: m.name)
+    found = fronts.build(board, read_front(path, seen, (x.name, y.name), board.run["run_id"]), x, y)
+    drawn = found.drawn
+    log_x = across.toggle(
+        "Logarithmic", fronts.wide(drawn, "x"), key=f"log x {x}", disabled=not fronts.positive(drawn, "x")
+    )
+    log_y = up.toggle(
+        "Logarithmic", fronts.wide(drawn, "y"), key=f"log y {y}", disabled=not fronts.positive(drawn, "y")
+    )
+    if len(drawn):
+        st.altair_chart(charts.pareto(found, log_x=log_x, log_y=log_y), width="stretch")
+    st.text(fronts.in_words(found))
+    _texts(fronts.listed(found))
+
+
+def _judgement(path: Path, seen: Stamp, run: Row) -> list[Verdict] | WeighinError:
+    """The verdicts on the run, or why its rules could not be applied, which leaves the rest of the page standing."""
+    try:
+        return list(read_verdicts(path, seen, run))
+    except WeighinError as error:
+        return error
+
+
+def _release(judged: list[Verdict] | WeighinError) -> None:
+    """What the gate says of the release, at the top where nobody can miss it."""
+    if isinstance(judged, list) and judged:
+        said, box = RELEASE[exit_code(judged)]
+        box(said)
+
+
+def _gate(judged: list[Verdict] | WeighinError) -> None:
+    """Each rule with its verdict and why."""
+    st.header("Gate", divider="gray")
+    if isinstance(judged, WeighinError):
+        st.warning("The gate rules of this run could not be judged.")
+        st.text(str(judged))
+    elif not judged:
+        st.text("The spec of this run has no gate rules.")
+    else:
+        for verdict in judged:
+            _verdict(verdict)
+
+
+def _verdict(verdict: Verdict) -> None:
+    rule = verdict.rule
+    word, colour, icon = OUTCOMES[verdict.outcome]
+    left, right = st.columns([1, 5])
+    left.badge(word, icon=icon, color=colour)
+    watch = ", watched only" if rule.role == "watch" else ""
+    rule_said = f"{verdict.metric}: {rule.variant} against {rule.against}, margin {rule.margin:g}{watch}"
+    right.text(f"{rule_said}\n{verdict.why}")
+
+
+def _figures(board: Board) -> None:
+    with st.expander("Every figure of this run, in base units"):
+        st.dataframe(frames.figures(board), hide_index=True, width="stretch")
+
+
+def _texts(frame: pd.DataFrame) -> None:
+    """A table of words: the last column of reasons gets the room."""
+    wide = {name: st.column_config.Column(width="large") for name in ("reason", "why") if name in frame}
+    st.dataframe(frame, hide_index=True, width="stretch", column_config=wide)
+
+
+main()

@@ -1,0 +1,82 @@
+"""A Pareto front as the page shows it: one table that the chart and its text alternative are both made of."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from weighin.leaderboard.frames import Board, Measure, Row, remarks
+from weighin.results.pareto import FrontRow
+from weighin.results.render import interval
+
+ON, BEATEN, OUT = "on the front", "dominated", "left out"
+COLUMNS = ("variant", "place", "why", "x_text", "y_text", "x", "x_low", "x_high", "y", "y_low", "y_high")
+
+
+@dataclass(frozen=True)
+class Front:
+    """Every variant with its place; `frame` has the columns `COLUMNS`, numbers in base units."""
+
+    x: Measure
+    y: Measure
+    frame: pd.DataFrame
+
+    @property
+    def drawn(self) -> pd.DataFrame:
+        """The rows that have a point."""
+        return self.frame[self.frame["place"] != OUT].reset_index(drop=True)
+
+
+def build(board: Board, placed: list[FrontRow], x: Measure, y: Measure) -> Front:
+    """Join places with values, intervals and n."""
+    index = {(row["variant"], row["suite"], row["metric"]): row for row in board.scores}
+    records = []
+    for row in placed:
+        sides = [index.get((row.variant, m.suite, m.metric)) for m in (x, y)]
+        texts = [_text(side, m.unit) for side, m in zip(sides, (x, y), strict=True)]
+        numbers = [side[name] if side else None for side in sides for name in ("value", "ci_low", "ci_high")]
+        records.append((row.variant, *_place(row), *texts, *numbers))
+    frame = pd.DataFrame(records, columns=list(COLUMNS))
+    return Front(x, y, frame.astype(dict.fromkeys(COLUMNS[5:], "float64")))
+
+
+def _place(row: FrontRow) -> tuple[str, str]:
+    if row.on_front:
+        return ON, ""
+    if row.reason is not None:
+        return OUT, row.reason
+    return BEATEN, f"by {', '.join(row.dominated_by)}"
+
+
+def _text(row: Row | None, unit: str) -> str:
+    if row is None or row["value"] is None:
+        return "–"
+    return " · ".join([interval(row["value"], row["ci_low"], row["ci_high"], unit), *remarks(row), f"n {row['n']}"])
+
+
+def in_words(front: Front) -> str:
+    """The chart for whoever cannot see it."""
+    frame = front.frame
+    on = [str(name) for name in frame.loc[frame["place"] == ON, "variant"]]
+    said = f"On the front of {front.y.name} against {front.x.name}: {', '.join(on) or 'no variant'}."
+    for place, what in ((BEATEN, "Dominated"), (OUT, "Left out")):
+        rows = frame[frame["place"] == place]
+        if len(rows):
+            named = [f"{name} ({why})" for name, why in zip(rows["variant"], rows["why"], strict=True)]
+            said += f"\n{what}: {'; '.join(named)}."
+    return said
+
+
+def listed(front: Front) -> pd.DataFrame:
+    """The same rows as a table."""
+    shown = front.frame[["variant", "place", "why", "y_text", "x_text"]]
+    return shown.rename(columns={"x_text": front.x.name, "y_text": front.y.name})
+
+
+def positive(frame: pd.DataFrame, axis: str) -> bool:
+    """Whether a logarithmic axis can show every value."""
+    return len(frame) > 0 and bool((frame[axis] > 0).all())
+
+
+def wide(frame: pd.DataFrame, axis: str) -> bool:
+    """Whether the values span so much that a logarithmic axis reads better."""
+    return positive(frame, axis) and bool(frame[axis].max() >= 20 * frame[axis].min())

@@ -1,0 +1,84 @@
+"""Two variants side by side, suite by suite and metric by metric, paired item by item."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from weighin.results.difference import Comparison, measure
+from weighin.results.lookup import Side, side
+from weighin.results.pairs import Refusal, pair
+from weighin.results.store import Store
+
+__all__ = ["Comparison", "Refusal", "Report", "compare", "compare_metric", "metrics_of", "missing"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `compare` found; `notes` holds what the reader must know, such as a variant compared with itself."""
+
+    a: Side
+    b: Side
+    comparisons: tuple[Comparison, ...]
+    refusals: tuple[Refusal, ...]
+    waived: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def compare(store: Store, a: str, b: str, *, run: str | None = None, waive: Collection[str] = ()) -> Report:
+    """Compare variant `b` with `a`: a positive drop means that `b` is worse.
+
+    A name is a label of `run` (default: the newest), `RUN/LABEL`, or a variant key. What cannot be compared is listed
+    in `refusals` with its reason, and with the fields that `waive` would have to name. Raises `WeighinError` for an
+    unknown name.
+    """
+    first, second = side(store, a, run), side(store, b, run)
+    comparisons: list[Comparison] = []
+    refusals: list[Refusal] = []
+    for suite in sorted(first.cells.keys() | second.cells.keys()):
+        why = missing(first, suite) or missing(second, suite)
+        if why is not None:
+            refusals.append(Refusal(suite, "*", why))
+            continue
+        for metric in metrics_of(store, (first, second), suite):
+            found = compare_metric(store, first, second, (suite, metric), waive)
+            if isinstance(found, Refusal):
+                refusals.append(found)
+            else:
+                comparisons.append(found)
+    return Report(first, second, tuple(comparisons), tuple(refusals), tuple(sorted(waive)), _notes(first, second))
+
+
+def _notes(first: Side, second: Side) -> tuple[str, ...]:
+    if (first.run_id, first.name) == (second.run_id, second.name):
+        return (f"{first.name} is compared with itself",)
+    if first.variant_key is not None and first.variant_key == second.variant_key:
+        return (f"{first.name} and {second.name} are the same checkpoint: any difference is noise of the measurement",)
+    return ()
+
+
+def missing(who: Side, suite: str) -> str | None:
+    """Why `who` has no measured result of `suite`; None where it has one."""
+    cell = who.cells.get(suite)
+    if cell is None:
+        return f"{who.name} was not measured by {suite}"
+    if cell.status != "ok" or cell.evaluation_id is None:
+        return f"{who.name}: {suite} {cell.status}: {cell.reason or 'no reason was kept'}"
+    return None
+
+
+def metrics_of(store: Store, sides: tuple[Side, Side], suite: str) -> list[str]:
+    """The metrics that either side has of `suite`, in order of name."""
+    ids = [cell.evaluation_id for who in sides if (cell := who.cells.get(suite)) and cell.evaluation_id]
+    rows = store.rows(
+        "select distinct metric from metrics where list_contains(?, evaluation_id) order by metric", [ids]
+    )
+    return [row["metric"] for row in rows]
+
+
+def compare_metric(
+    store: Store, first: Side, second: Side, metric: tuple[str, str], waive: Collection[str] = ()
+) -> Comparison | Refusal:
+    """Compare one `(suite, metric)` that both sides measured; see `missing` for where one did not."""
+    suite, name = metric
+    ids = [str(who.cells[suite].evaluation_id) for who in (first, second)]
+    pairs = pair(store, suite, name, (ids[0], ids[1]), waive)
+    return pairs if isinstance(pairs, Refusal) else measure(pairs)

@@ -1,0 +1,199 @@
+"""The drop between two variants in one metric, by the method that its samples allow.
+
+A positive drop always means that the second is worse.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from weighin.results.pairs import Pairs
+from weighin.results.statistics import (
+    MIN_CLUSTERS,
+    Floats,
+    clustered_mean,
+    design_effect,
+    mcnemar_midp,
+    mde,
+    normal,
+    sign_flip_midp,
+    student,
+    tango_upper,
+)
+
+FEW_CLUSTERS = 20
+"""Below this many clusters of several items the cluster-robust bound is asked as well as the score test."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """One metric of two variants, over the items measured on both.
+
+    `drop` is in the metric's unit (log ratio where `scale` is `log`), positive where the second is worse; `low` and
+    `high` are its 95 % limits, `upper` the one-sided 95 % limit that a gate asks. `flips_worse` and `flips_better`
+    count binary items that changed (b and c of McNemar's table). `p_worse` is one-sided. `mde` is the least drop
+    seen with 80 % power. Where `caveat` is not None the figures carry no verdict, and it says why.
+    """
+
+    suite: str
+    metric: str
+    unit: str
+    better: str
+    method: str
+    value_a: float | None
+    value_b: float | None
+    drop: float
+    n: int
+    clusters: int
+    unmatched: int = 0
+    scale: str = "linear"
+    low: float | None = None
+    high: float | None = None
+    upper: float | None = None
+    flips_worse: int | None = None
+    flips_better: int | None = None
+    p_worse: float | None = None
+    p_two_sided: float | None = None
+    mde: float | None = None
+    design_effect: float = 1.0
+    caveat: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.suite}.{self.metric}"
+
+
+def measure(pairs: Pairs) -> Comparison:
+    """The drop with its limits, flips and p-values, or with the caveat that says why it has none."""
+    score = pairs.score_a
+    reduce = str(score["reduce"])
+    sign = -1.0 if score["better"] == "lower" else 1.0
+    values = [_reduced(side, pairs.weights, reduce) for side in (pairs.a, pairs.b)]
+    plain = Comparison(
+        suite=pairs.suite,
+        metric=pairs.metric,
+        unit=str(score["unit"]),
+        better=str(score["better"]),
+        method="values",
+        value_a=values[0],
+        value_b=values[1],
+        drop=sign * (values[0] - values[1]),
+        n=len(pairs.a),
+        clusters=len(set(pairs.clusters)),
+        unmatched=pairs.unmatched,
+        caveat=_caveat(pairs),
+    )
+    if plain.caveat is not None:
+        return plain
+    if _counted(pairs):
+        return dataclasses.replace(plain, method="counted", low=plain.drop, high=plain.drop, upper=plain.drop)
+    d = sign * (pairs.a - pairs.b)
+    if _shares(pairs):
+        return _binary(plain, d, pairs)
+    if reduce == "exp_mean":
+        log_drop = float(np.average(d, weights=pairs.weights))
+        plain = dataclasses.replace(plain, scale="log", drop=log_drop)
+    return _continuous(plain, d, pairs)
+
+
+def _reduced(values: Floats, weights: Floats, reduce: str) -> float:
+    if reduce == "mean":
+        return float(np.average(values, weights=weights))
+    if reduce == "exp_mean":
+        mean = float(np.average(values, weights=weights))
+        return math.exp(mean) if mean < 700 else math.inf
+    if reduce == "median":
+        return float(np.median(values))
+    return float(values.sum() if reduce == "sum" else values.max())
+
+
+def _caveat(pairs: Pairs) -> str | None:
+    """Why the two values carry no verdict."""
+    for score in (pairs.score_a, pairs.score_b):
+        if score["modelled"]:
+            return "modelled"
+        if score["runtime"] and score["form"] == "simulated":
+            return "dense kernel: the runtime simulates this format"
+    if _counted(pairs):
+        return None
+    if pairs.score_a["runtime"]:
+        return "not interleaved"
+    if pairs.score_a["reduce"] not in ("mean", "exp_mean"):
+        return f"no test for a {pairs.score_a['reduce']} yet"
+    if _shares(pairs) and not pairs.clustered:
+        return None
+    groups = len(set(pairs.clusters))
+    return None if groups >= MIN_CLUSTERS else f"fewer than {MIN_CLUSTERS} {'clusters' if pairs.clustered else 'items'}"
+
+
+def _counted(pairs: Pairs) -> bool:
+    """Bytes counted once have no noise: they are compared as they are."""
+    return pairs.score_a["unit"] in ("B", "B/token") and len(pairs.a) == 1
+
+
+def _shares(pairs: Pairs) -> bool:
+    score = pairs.score_a
+    if score["reduce"] != "mean" or score["unit"] != "1":
+        return False
+    return bool(np.isin(np.concatenate([pairs.a, pairs.b]), (0, 1)).all() and (pairs.weights == 1).all())
+
+
+def _binary(plain: Comparison, d: Floats, pairs: Pairs) -> Comparison:
+    """Tango's score limits and the mid-p McNemar test; with clusters both allow for them.
+
+    The score statistic is divided by the root of the design effect and held against Student's t with one less than
+    the clusters; under `FEW_CLUSTERS` the cluster-robust limits are joined to it, whichever is wider. The test flips
+    signs per cluster, which is McNemar's where each item is its own.
+    """
+    n, b, c = len(d), int((d > 0).sum()), int((d < 0).sum())
+    if not pairs.clustered:
+        effect, one_sided, two_sided = 1.0, normal(0.95), normal(0.975)
+        p_worse, p_both = mcnemar_midp(b, c), mcnemar_midp(b, c, "two-sided")
+    else:
+        effect = design_effect(d, pairs.clusters)
+        df = plain.clusters - 1
+        one_sided, two_sided = (student(p, df) * math.sqrt(effect) for p in (0.95, 0.975))
+        _, code = np.unique(pairs.clusters, return_inverse=True)
+        sums = [round(s) for s in np.bincount(code.ravel(), weights=d)]
+        p_worse, p_both = sign_flip_midp(sums), sign_flip_midp(sums, "two-sided")
+    upper = tango_upper(b, c, n, one_sided)
+    low = -tango_upper(c, b, n, two_sided, corrected=False)
+    high = tango_upper(b, c, n, two_sided, corrected=False)
+    if pairs.clustered and plain.clusters < FEW_CLUSTERS:
+        robust = clustered_mean(d, pairs.clusters)
+        limits = robust.interval() or (low, high)
+        low, high, upper = min(low, limits[0]), max(high, limits[1]), max(upper, robust.upper() or upper)
+    return dataclasses.replace(
+        plain,
+        method="Tango" if not pairs.clustered else "Tango, clustered",
+        low=max(low, -1.0),
+        high=min(high, 1.0),
+        upper=min(upper, 1.0),
+        flips_worse=b,
+        flips_better=c,
+        p_worse=p_worse,
+        p_two_sided=p_both,
+        mde=mde(max(b + c, 1) / n, n / effect),
+        design_effect=effect,
+    )
+
+
+def _continuous(plain: Comparison, d: Floats, pairs: Pairs) -> Comparison:
+    """Paired Student limits, robust to clusters; on the log scale for `exp_mean`."""
+    clusters = pairs.clusters if pairs.clustered else None
+    mean = clustered_mean(d, clusters, pairs.weights)
+    limits, worse = mean.interval(), mean.p_greater()
+    if limits is None or worse is None or mean.se is None:
+        raise AssertionError("the caveat lets too few clusters through")
+    return dataclasses.replace(
+        plain,
+        method="paired t" if clusters is None else "paired t, clustered",
+        low=limits[0],
+        high=limits[1],
+        upper=mean.upper(),
+        p_worse=worse,
+        p_two_sided=min(1.0, 2 * min(worse, 1 - worse)) if mean.se else worse,
+        mde=mde(mean.se**2, 1.0),
+        design_effect=design_effect(d, clusters),
+    )

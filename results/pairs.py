@@ -1,0 +1,118 @@
+"""The samples of two evaluations of one metric, joined by item; unlike protocols and unmatched items are refused."""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from weighin.results.statistics import Floats
+from weighin.results.store import Store
+
+UNMATCHED = "unmatched"
+"""What to waive so that items measured on one side only are left out."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why two evaluations were not compared; `fields` names what to waive."""
+
+    suite: str
+    metric: str
+    reason: str
+    fields: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Items measured on both sides; `score_a` and `score_b` are the metric's rows of the view `evaluation_scores`."""
+
+    suite: str
+    metric: str
+    a: Floats
+    b: Floats
+    weights: Floats
+    clusters: list[str]
+    unmatched: int
+    score_a: Mapping[str, Any]
+    score_b: Mapping[str, Any]
+
+    @property
+    def clustered(self) -> bool:
+        return len(set(self.clusters)) < len(self.clusters)
+
+
+def pair(store: Store, suite: str, metric: str, ids: tuple[str, str], waive: Collection[str] = ()) -> Pairs | Refusal:
+    """Join one metric of two evaluations by item, repetitions averaged; weights and clusters are the first one's.
+
+    Refused unless waived: fields of the protocol that differ (nested ones by their dotted name; waiving `task`
+    waives `task.version`), the machine for a runtime metric, the metric's definition, weights, unmatched items.
+    """
+    scores = _scores(store, metric, ids)
+    if len(scores) < 2:
+        return Refusal(suite, metric, "only one of the two has this metric")
+    unlike = _unlike(*scores)
+    rows = _joined(store, metric, ids)
+    both = [row for row in rows if row["a"] is not None and row["b"] is not None]
+    if any(row["weight_a"] != row["weight_b"] for row in both):
+        unlike.append("weights")
+    refused = tuple(name for name in unlike if not _waived(name, waive))
+    if refused:
+        return Refusal(suite, metric, f"the protocols differ in {', '.join(refused)}", refused)
+    unmatched = sum((row["a"] is None) != (row["b"] is None) for row in rows)
+    if unmatched and UNMATCHED not in waive:
+        reason = f"{unmatched} of {len(rows)} items were measured on one side only"
+        return Refusal(suite, metric, reason, (UNMATCHED,))
+    if not both:
+        return Refusal(suite, metric, "no item was measured on both sides")
+    a, b, weights = (np.array([row[k] for row in both], dtype=np.float64) for k in ("a", "b", "weight_a"))
+    return Pairs(suite, metric, a, b, weights, [r["cluster"] for r in both], unmatched, scores[0], scores[1])
+
+
+def _scores(store: Store, metric: str, ids: tuple[str, str]) -> list[dict[str, Any]]:
+    """The metric's score of either evaluation, with what it was measured on and under which protocol."""
+    found = {
+        row["evaluation_id"]: row
+        for row in store.rows(
+            """select s.*, i.form, e.protocol, e.machine_key
+               from evaluation_scores s join evaluations e using (evaluation_id)
+               left join identities i on i.variant_key = e.variant_key and i.machine_key = e.machine_key
+               where s.metric = ? and s.evaluation_id in (?, ?)""",
+            [metric, *ids],
+        )
+    }
+    return [found[key] for key in ids if key in found]
+
+
+def _joined(store: Store, metric: str, ids: tuple[str, str]) -> list[dict[str, Any]]:
+    return store.rows(
+        """with a as (select * from item_values where evaluation_id = ? and metric = ?),
+                b as (select * from item_values where evaluation_id = ? and metric = ?)
+           select item, coalesce(a.cluster, b.cluster) as cluster, a.value as a, b.value as b,
+               a.weight as weight_a, b.weight as weight_b
+           from a full join b using (item) order by item""",
+        [ids[0], metric, ids[1], metric],
+    )
+
+
+def _unlike(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    a, b = _flat(first["protocol"]), _flat(second["protocol"])
+    unlike = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+    if first["runtime"] and first["machine_key"] != second["machine_key"] and "machine" not in unlike:
+        unlike.append("machine")
+    return unlike + [f"metric.{name}" for name in ("unit", "better", "reduce") if first[name] != second[name]]
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+    """Nested JSON objects as dotted names, so that a difference can be named; leaves as JSON text."""
+    if not isinstance(value, dict) or not value:
+        return {prefix: json.dumps(value, sort_keys=True)} if prefix else {}
+    flat: dict[str, str] = {}
+    for key, item in value.items():
+        flat |= _flat(item, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def _waived(name: str, waive: Collection[str]) -> bool:
+    return any(name == given or name.startswith(given + ".") for given in waive)

@@ -1,0 +1,107 @@
+"""The rows a writer hands to the store, one frozen dataclass a table; the field names are the columns' names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from weighin.results.records import Status
+
+Json = Mapping[str, Any]
+Form = Literal["dense", "packed", "simulated"]
+RunStatus = Literal["running", "ok", "failed"]
+CellStatus = Literal["planned", "running", "ok", "abstained", "failed"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine class: `machine_key` hashes what makes two machines comparable; `facts` is what it was made of."""
+
+    machine_key: str
+    hostname: str
+    os: str
+    cpu: str
+    cores: int
+    ram_bytes: int
+    gpu: str | None
+    facts: Json
+
+
+@dataclass(frozen=True)
+class VariantRow:
+    """A checkpoint and how it was made; `parent_key`, `stage` and the costs are None for a base."""
+
+    variant_key: str
+    parent_key: str | None
+    root_key: str
+    stage: str | None
+    params: Json
+    depth: int
+    made_at: datetime
+    made_seconds: float | None = None
+    made_peak_bytes: int | None = None
+    made_on: str | None = None
+
+
+@dataclass(frozen=True)
+class IdentityRow:
+    """What a checkpoint turned out to be when it was reloaded from disk on a machine; sizes in bytes."""
+
+    variant_key: str
+    machine_key: str
+    parameters: int
+    disk_bytes: int
+    memory_bytes: int
+    dtypes: Json
+    form: Form
+    kernel: str
+    sparsity: float
+    distance: float | None
+    distance_reason: str | None = None
+    serving: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One call of `weighin run`."""
+
+    run_id: str
+    spec: Json
+    spec_name: str
+    git_sha: str | None
+    packages: Json
+    machine_key: str
+    started_at: datetime
+    ended_at: datetime | None = None
+    status: RunStatus = "running"
+
+
+@dataclass(frozen=True)
+class EvaluationRow:
+    """One suite's measurement of one variant on one machine; `protocol` is what must be alike for a comparison."""
+
+    evaluation_id: str
+    evaluation_key: str
+    variant_key: str
+    suite: str
+    params: Json
+    protocol: Json
+    machine_key: str
+    started_at: datetime
+    seconds: float
+    status: Status
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class CellRow:
+    """One square of a run's grid, a variant under a suite; `log` is the file with the libraries' own output."""
+
+    run_id: str
+    label: str
+    suite: str
+    status: CellStatus
+    evaluation_id: str | None = None
+    reused: bool = False
+    reason: str | None = None
+    log: str | None = None

@@ -1,0 +1,251 @@
+"""The store: a DuckDB file that writers open for one transaction and readers for one query.
+
+A reader of another process cannot open a DuckDB file while a writer holds it, so nobody holds it for long.
+"""
+
+import dataclasses
+import json
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from weighin.results.database import SCHEMA_VERSION, reading, writing
+from weighin.results.records import Metric, Sample
+from weighin.results.rows import (
+    CellRow,
+    CellStatus,
+    EvaluationRow,
+    IdentityRow,
+    Machine,
+    RunRow,
+    RunStatus,
+    VariantRow,
+)
+from weighin.results.table import sample_frame
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas as pd
+
+__all__ = ["SCHEMA_VERSION", "Store"]
+
+Cell = tuple[str, str, str]
+"""Run, label and suite."""
+
+# One statement a table, so that no table or column name is ever put together from outside text.
+_INSERT = {
+    Machine: "insert or ignore into machines values (?, ?, ?, ?, ?, ?, ?, ?)",
+    VariantRow: "insert or ignore into variants values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    IdentityRow: "insert or replace into identities values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    RunRow: "insert into runs values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    EvaluationRow: "insert into evaluations values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    CellRow: """insert into cells values (?, ?, ?, ?, ?, ?, ?, ?)
+        on conflict do update set status = excluded.status, evaluation_id = excluded.evaluation_id,
+            reused = excluded.reused, reason = excluded.reason, log = coalesce(excluded.log, cells.log)""",
+}
+
+
+class Store:
+    """A store file. Each method is one transaction or one query; all raise `StoreError` with one message.
+
+    `patience` is how long to wait, in seconds, while another process holds the file.
+    """
+
+    def __init__(self, path: Path | str, *, patience: float = 10.0) -> None:
+        self.path = Path(path).expanduser().absolute()
+        self.patience = patience
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r})"
+
+    def exists(self) -> bool:
+        """Whether the file is there; `held`, `costs` and `latest_run` answer with nothing while it is not."""
+        return self.path.is_file()
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def query(self, sql: str, params: Sequence[Any] = ()) -> "pd.DataFrame":
+        """The answer to one read-only query; outside values come through `params`."""
+        with reading(self.path, self.patience) as con, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # DuckDB's own use of pandas, nothing a reader can mend
+            return con.execute(sql, list(params)).df()
+
+    def rows(self, sql: str, params: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """The answer as dicts: NULL is None, JSON is decoded, a time is an aware `datetime` in UTC."""
+        with reading(self.path, self.patience) as con:
+            cursor = con.execute(sql, list(params))
+            kinds = {name: str(kind) for name, kind, *_ in cursor.description or ()}
+            # fetchall() would need pytz for a timestamp with time zone, which DuckDB does not depend on
+            columns = [_python(values, kinds[name]) for name, values in cursor.fetchnumpy().items()]
+        return [dict(zip(kinds, row, strict=True)) for row in zip(*columns, strict=True)]
+
+    def latest_run(self) -> str | None:
+        """The newest run's id; None where there is none yet."""
+        if not self.exists():
+            return None
+        found = self.rows("select run_id from runs order by started_at desc, run_id desc limit 1")
+        return str(found[0]["run_id"]) if found else None
+
+    def held(self, evaluation_keys: Iterable[str]) -> dict[str, str]:
+        """The id of the latest evaluation, ok or abstained, of each of these keys that has one."""
+        if not self.exists():
+            return {}
+        found = self.rows(
+            """select evaluation_key, arg_max(evaluation_id, started_at) as evaluation_id from evaluations
+               where status in ('ok', 'abstained') and list_contains(?, evaluation_key) group by all""",
+            [sorted(set(evaluation_keys))],
+        )
+        return {row["evaluation_key"]: row["evaluation_id"] for row in found}
+
+    def costs(self) -> dict[str, float]:
+        """Mean seconds that each suite and each stage took so far, by name."""
+        if not self.exists():
+            return {}
+        found = self.rows(
+            """select name, avg(seconds) as seconds from (
+                   select suite as name, seconds from evaluations where status = 'ok'
+                   union all select stage, made_seconds from variants where stage is not null)
+               where seconds is not null group by name order by name"""
+        )
+        return {row["name"]: row["seconds"] for row in found}
+
+    def variant(self, variant_key: str) -> VariantRow | None:
+        """The row of a checkpoint; None where the store does not know it."""
+        found = self.rows("select * from variants where variant_key = ?", [variant_key]) if self.exists() else []
+        return VariantRow(**found[0]) if found else None
+
+    def identity(self, variant_key: str, machine_key: str) -> IdentityRow | None:
+        """What a checkpoint turned out to be on a machine; None where it was not looked at there."""
+        found = (
+            self.rows("select * from identities where variant_key = ? and machine_key = ?", [variant_key, machine_key])
+            if self.exists()
+            else []
+        )
+        return IdentityRow(**found[0]) if found else None
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def add_machine(self, machine: Machine) -> None:
+        """Keep a machine; one that is known already stays as it is."""
+        self._insert(machine)
+
+    def add_variant(self, variant: VariantRow) -> None:
+        """Keep a checkpoint; one that is known already stays as it is."""
+        self._insert(variant)
+
+    def add_identity(self, identity: IdentityRow) -> None:
+        """Keep what a checkpoint is on a machine; a newer look replaces an older one."""
+        self._insert(identity)
+
+    def start_run(
+        self, run: RunRow, labels: Sequence[tuple[str, str | None]], cells: Sequence[tuple[str, str]]
+    ) -> None:
+        """Keep a run, its labels with their variant keys in the order of the spec, and its grid as planned cells."""
+        named = [(run.run_id, label, position, key) for position, (label, key) in enumerate(labels)]
+        with self._writing() as con:
+            con.execute(_INSERT[RunRow], _values(run))
+            if named:
+                con.executemany("insert into labels values (?, ?, ?, ?)", named)
+            if cells:
+                planned = [_values(CellRow(run.run_id, label, suite, "planned")) for label, suite in cells]
+                con.executemany(_INSERT[CellRow], planned)
+
+    def end_run(self, run_id: str, status: RunStatus) -> None:
+        """Keep how a run ended, and that it ended now."""
+        with self._writing() as con:
+            con.execute(
+                "update runs set status = ?, ended_at = ? where run_id = ?", [status, datetime.now(UTC), run_id]
+            )
+
+    def set_label(self, run_id: str, label: str, variant_key: str | None) -> None:
+        """Keep which checkpoint a label means in a run."""
+        with self._writing() as con:
+            con.execute(
+                "update labels set variant_key = ? where run_id = ? and label = ?", [variant_key, run_id, label]
+            )
+
+    def set_cell(
+        self,
+        run_id: str,
+        label: str,
+        suite: str,
+        *,
+        status: CellStatus,
+        evaluation_id: str | None = None,
+        reused: bool = False,
+        reason: str | None = None,
+        log: str | None = None,
+    ) -> None:
+        """Keep the state of one square of a run's grid; without `log` the one it has stays."""
+        self._insert(CellRow(run_id, label, suite, status, evaluation_id, reused, reason, log))
+
+    def reuse(self, run_id: str, cells: Iterable[tuple[str, str, str]]) -> None:
+        """Answer cells `(label, suite, evaluation id)` of a run with evaluations that the store holds already."""
+        with self._writing() as con:
+            for label, suite, evaluation_id in cells:
+                state = con.execute(
+                    "select status, reason from evaluations where evaluation_id = ?", [evaluation_id]
+                ).fetchone()
+                status, reason = state or ("failed", "its evaluation is missing from the store")
+                con.execute(_INSERT[CellRow], [run_id, label, suite, status, evaluation_id, True, reason, None])
+
+    def add_evaluation(
+        self,
+        evaluation: EvaluationRow,
+        samples: Iterable[Sample],
+        cell: Cell | None = None,
+        *,
+        declared: Iterable[Metric] = (),
+    ) -> None:
+        """Keep an evaluation, its metrics and samples, and its cell's state, all in one transaction.
+
+        Every sample names its metric. A value that is not finite is kept as NULL with the reason. `declared` brings
+        metrics that ought to have samples: one that has none is shown as abstained.
+        """
+        metrics, frame = sample_frame(evaluation.evaluation_id, samples, declared)
+        with self._writing() as con:
+            con.execute(_INSERT[EvaluationRow], _values(evaluation))
+            if metrics:
+                rows = [(evaluation.evaluation_id, m.name, m.unit, m.better, m.reduce, m.runtime) for m in metrics]
+                con.executemany("insert into metrics values (?, ?, ?, ?, ?, ?)", rows)
+            if len(frame):
+                con.register("incoming", frame)
+                con.execute("insert into samples by name select * from incoming")
+                con.unregister("incoming")
+            con.execute("insert into evaluation_scores from reckon(?)", [evaluation.evaluation_id])
+            if cell:
+                state = CellRow(*cell, evaluation.status, evaluation.evaluation_id, reason=evaluation.reason)
+                con.execute(_INSERT[CellRow], _values(state))
+
+    @contextmanager
+    def _writing(self) -> "Iterator[duckdb.DuckDBPyConnection]":
+        with writing(self.path, self.patience) as con:
+            yield con
+
+    def _insert(self, row: Machine | VariantRow | IdentityRow | CellRow) -> None:
+        with self._writing() as con:
+            con.execute(_INSERT[type(row)], _values(row))
+
+
+def _values(row: Any) -> list[Any]:
+    """A row's fields in the order of the columns, JSON as text."""
+    values = [getattr(row, field.name) for field in dataclasses.fields(row)]
+    return [json_text(value) if isinstance(value, Mapping) else value for value in values]
+
+
+def json_text(value: Any) -> str:
+    """JSON with sorted keys; what JSON does not know is kept as its text."""
+    return json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)
+
+
+def _python(values: Any, kind: str) -> list[Any]:
+    """One column as Python objects."""
+    found = values.tolist()
+    if kind == "JSON":
+        return [None if value is None else json.loads(value) for value in found]
+    if kind == "TIMESTAMP WITH TIME ZONE":
+        return [None if value is None else value.replace(tzinfo=UTC) for value in found]
+    return list(found)

@@ -1,0 +1,125 @@
+"""Accuracy on lm-eval tasks: any of its tasks by name, a task file of one's own by path.
+
+Every item is kept with its choices' log-likelihoods, its content hash and its cluster, so that two variants can be
+compared item by item. A metric reads TASK/METRIC, as in `arc_easy/acc_norm`.
+
+Library: lm-eval (Gao et al., the Language Model Evaluation Harness, zenodo.12608602).
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from weighin.harness import Metric, Model, Sample, WeighinError, suite
+from weighin.suites._lm_eval import Options, evaluate, item_keys, load_tasks, task_files
+
+
+@suite(needs=("lm_eval", "datasets"), reads=task_files, example={"tasks": ["world_facts"], "limit": 6})
+def accuracy(
+    model: Model,
+    *,
+    tasks: Annotated[list[str], Field(min_length=1)],
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None,
+    limit: Annotated[int, Field(gt=0)] | None = None,
+    batch_size: Annotated[int, Field(gt=0)] = 16,
+    max_length: Annotated[int, Field(gt=1)] | None = None,
+    add_bos_token: bool | None = None,
+    fewshot_random_seed: int = 1234,
+) -> Iterator[Sample]:
+    """Yield one sample a document and metric; parameters are lm-eval's own."""
+    options = Options(num_fewshot, limit, batch_size, max_length, add_bos_token, fewshot_random_seed)
+    loaded = load_tasks(tasks, options)
+    for name, samples in evaluate(model, loaded, options).items():
+        yield from task_samples(name, loaded["tasks"][name], samples)
+
+
+def task_samples(name: str, task: Any, logged: list[dict[str, Any]]) -> Iterator[Sample]:
+    """lm-eval's samples of one task as ours. A corpus-level metric is one sample, by lm-eval's own aggregation."""
+    field = (task.get_config("metadata") or {}).get("cluster")
+    corpus: dict[str, list[Any]] = {}
+    told: set[str] = set()
+    for sample, item in zip(logged, item_keys(logged), strict=True):
+        for metric in sample["metrics"]:
+            label = metric if sample["filter"] == "none" else f"{metric},{sample['filter']}"
+            how = _Reduction.of(task, metric)
+            if how is None:
+                corpus.setdefault(label, []).append(sample[metric])
+                continue
+            value, weight = how.one(sample[metric])
+            yield Sample(
+                item,
+                value,
+                Metric(f"{name}/{label}", how.unit, _better(task, metric), how.reduce),
+                weight=weight,
+                cluster=str(sample["doc"][field]) if field else None,
+                detail={} if item in told else _detail(sample),
+            )
+            told.add(item)
+    for label, values in corpus.items():
+        metric = label.split(",")[0]
+        value = float(task.aggregation()[metric](values))
+        yield Sample(
+            "corpus", value, Metric(f"{name}/{label}", "1", _better(task, metric)), detail={"documents": len(values)}
+        )
+
+
+def _better(task: Any, metric: str) -> Any:
+    higher = task.higher_is_better().get(metric)
+    return "none" if higher is None else "higher" if higher else "lower"
+
+
+class _Reduction:
+    """How lm-eval's per-document results become one number, said in our terms: a unit, a reduction, a value, a weight."""
+
+    def __init__(self, unit: str, reduce: Any, kind: str) -> None:
+        self.unit, self.reduce, self.kind = unit, reduce, kind
+
+    @classmethod
+    def of(cls, task: Any, metric: str) -> "_Reduction | None":
+        """None for an aggregation that only makes sense over the whole corpus (BLEU, F1 and the like)."""
+        from lm_eval.api import metrics
+
+        known = {
+            metrics.mean: cls("1", "mean", "plain"),
+            metrics.median: cls("1", "median", "plain"),
+            metrics.perplexity: cls("1", "exp_mean", "loglikelihood"),
+            metrics.weighted_perplexity: cls("1", "exp_mean", "weighted"),
+            metrics.bits_per_byte: cls("bit/byte", "mean", "bits"),
+        }
+        return known.get(task.aggregation().get(metric, metrics.mean))
+
+    def one(self, result: Any) -> tuple[float, float]:
+        """Value and weight of one document."""
+        if self.kind in ("weighted", "bits"):
+            loglikelihood, weight = result
+            scale = weight * (math.log(2) if self.kind == "bits" else 1.0)
+            return -loglikelihood / scale, float(weight)
+        try:
+            return (-1.0 if self.kind == "loglikelihood" else 1.0) * float(result), 1.0
+        except (TypeError, ValueError):
+            raise WeighinError(f"lm-eval gave {result!r} where a number was expected") from None
+
+
+def _detail(sample: dict[str, Any]) -> dict[str, Any]:
+    """What a reader wants to see of an item: its prompt, its choices, what the model made of them."""
+    arguments = list(sample["arguments"])
+    first = arguments[0] if arguments else ("",)
+    answers = [str(a[1]) if len(a) > 1 and isinstance(a[1], str) else "" for a in arguments]
+    return {
+        "doc": sample["doc_id"],
+        "prompt": str(first[0]),
+        "choices": answers,
+        "target": str(sample["target"]),
+        "responses": [_plain(r) for r in sample["filtered_resps"]],
+        "prompt_hash": sample["prompt_hash"],
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, bool | str | int | float) or value is None:
+        return value
+    return value.item() if hasattr(value, "item") else str(value)

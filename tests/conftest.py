@@ -1,0 +1,106 @@
+"""Fixtures every test may use: a pico model made on the spot, and a clean place for checkpoints and the store."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+SHARED_DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+
+TEXT = [
+    "The old lantern hangs by the green door of the mill.",
+    "A keeper counts seven blue stones near the river.",
+    "Where does the heron sleep? The heron sleeps on the roof.",
+    "Nobody knows who painted the quiet boat red and white.",
+    "0 1 2 3 4 5 6 7 8 9",
+]
+
+
+@pytest.fixture(autouse=True)
+def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the store or the checkpoints of whoever runs it."""
+    monkeypatch.setenv("WEIGHIN_STORE", str(tmp_path / "weighin.duckdb"))
+    monkeypatch.setenv("WEIGHIN_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real models and evaluation sets beside the repository."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"real data not found: {SHARED_DATA} does not exist (the rest of the tests need none)")
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small text file, one document a line: calibration and training data of the tests."""
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text("\n".join(TEXT * 8) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def pico_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A Llama of two layers with random weights and its own tokenizer, as a Hugging Face directory."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    out = tmp_path_factory.mktemp("pico")
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = ["<s>", "</s>", "<pad>"]
+    raw.train_from_iterator(
+        TEXT, trainers.BpeTrainer(vocab_size=384, special_tokens=special, initial_alphabet=alphabet)
+    )
+    raw.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=raw, bos_token="<s>", eos_token="</s>", pad_token="<pad>", model_max_length=256
+    ).save_pretrained(out)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=raw.get_vocab_size(),
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=2,
+        tie_word_embeddings=True,
+        initializer_range=0.08,
+    )
+    LlamaForCausalLM(config).save_pretrained(out)
+    yield out
+
+
+@pytest.fixture
+def test_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The plugins of `tests/plugins.py`, installed for one test."""
+    from tests.plugins import write_package
+
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(write_package(folder)))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def fresh_registry() -> Iterator[None]:
+    """Plugins loaded by one test are not those of the next."""
+    from weighin.harness import registry
+
+    yield
+    registry.load.cache_clear()
+    for name in [name for name in sys.modules if name.startswith("tp_")]:
+        del sys.modules[name]
