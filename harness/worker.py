@@ -74,8 +74,8 @@ def warm_up(packages: Iterable[str] = ()) -> None:
         forkserver.ensure_running()
 
 
-def run(job: Job, progress: Progress | None = None, tick: Callable[[], None] | None = None) -> Outcome:
-    """Run a job in a process of its own and wait for it. `tick` is called about five times a second meanwhile."""
+def run(job: Job, progress: Progress | None = None) -> Outcome:
+    """Run a job in a process of its own and wait for it."""
     warm_up()
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe(duplex=False)
@@ -85,16 +85,7 @@ def run(job: Job, progress: Progress | None = None, tick: Callable[[], None] | N
     theirs.close()
     answer: Outcome | None = None
     try:
-        while answer is None:
-            ready = multiprocessing.connection.wait([ours, process.sentinel], timeout=0.2)
-            if tick:
-                tick()
-            if ours in ready:
-                answer = _receive(ours, progress)
-                if answer is None and not process.is_alive() and not ours.poll():
-                    break
-            elif process.sentinel in ready:
-                break
+        answer = _answer(ours, process.sentinel, progress)
     finally:
         if answer is None and process.is_alive():
             process.kill()
@@ -106,16 +97,20 @@ def run(job: Job, progress: Progress | None = None, tick: Callable[[], None] | N
     return Outcome(answer.status, answer.value, answer.reason, seconds, answer.peak_bytes)
 
 
-def _receive(channel: Connection, progress: Progress | None) -> Outcome | None:
-    try:
-        message = channel.recv()
-    except EOFError:
-        return None
-    if isinstance(message, Outcome):
-        return message
-    if progress:
-        progress(*message)
-    return None
+def _answer(channel: Connection, sentinel: int, progress: Progress | None) -> Outcome | None:
+    """The job's answer; None when its process ended without one. What it reports on the way goes to `progress`."""
+    while True:
+        ready = multiprocessing.connection.wait([channel, sentinel])
+        if channel not in ready:
+            return None
+        try:
+            message = channel.recv()
+        except EOFError:
+            return None
+        if isinstance(message, Outcome):
+            return message
+        if progress:
+            progress(*message)
 
 
 def _death(code: int | None) -> str:

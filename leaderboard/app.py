@@ -19,10 +19,12 @@ from weighin.results.gate import Verdict, exit_code
 from weighin.results.pareto import FrontRow, front
 from weighin.results.store import Store
 
+# Streamlit would print a bare string of this file on the page, so what constants mean is said in comments here.
+
+# Seconds to wait while a run in flight holds the store, which it does for a moment at a time.
 PATIENCE = 5.0
-"""Seconds to wait while a run in flight holds the store, which it does for a moment at a time."""
+# Seconds between two looks at whether the store has changed.
 POLL = 5.0
-"""Seconds between two looks at whether the store has changed."""
 
 OUTCOMES = {
     "pass": ("pass", "green", ":material/check_circle:"),
@@ -35,13 +37,13 @@ RELEASE: dict[int, tuple[str, Callable[..., Any]]] = {
     3: ("No verdict yet: no gate rule fails, and not every one passes.", st.warning),
 }
 
+# What changes whenever the store does: the key of every cached answer.
 Stamp = tuple[int, ...]
-"""What changes whenever the store does: the key of every cached answer."""
 
 
 def main() -> None:
     """Draw the page once."""
-    st.set_page_config(page_title="Weighin", page_icon=":material/balance:", layout="wide")
+    st.set_page_config(page_title="Weighin", page_icon="⚖️", layout="wide")
     st.title("Weighin")
     path = Path(os.environ.get("WEIGHIN_STORE", "weighin.duckdb")).expanduser().absolute()
     seen = stamp(path)
@@ -122,7 +124,7 @@ def _choose_run(path: Path, seen: Stamp) -> Board:
 
 
 def _leaderboard(board: Board) -> None:
-    st.header("Variants", divider="gray")
+    st.subheader("Variants", divider="gray")
     known = frames.measures(board)
     chosen = _choose_measures(known, board.run["run_id"])
     st.dataframe(frames.styled(*frames.table(board, chosen)), width="stretch")
@@ -149,12 +151,12 @@ def _absences(board: Board) -> None:
     found = frames.absences(board)
     if found.empty:
         return
-    st.subheader("What has no number, and why")
+    st.markdown("**What has no number, and why**")
     _texts(found)
 
 
 def _pareto(path: Path, seen: Stamp, board: Board) -> None:
-    st.header("Pareto front", divider="gray")
+    st.subheader("Pareto front", divider="gray")
     known, cost, quality = frames.axes(board)
     if cost is None or quality is None:
         st.text("A front needs a metric where less is better and one where more is: this run has no such pair.")
@@ -193,7 +195,7 @@ def _release(judged: list[Verdict] | WeighinError) -> None:
 
 def _gate(judged: list[Verdict] | WeighinError) -> None:
     """Each rule with its verdict and why."""
-    st.header("Gate", divider="gray")
+    st.subheader("Gate", divider="gray")
     if isinstance(judged, WeighinError):
         st.warning("The gate rules of this run could not be judged.")
         st.text(str(judged))

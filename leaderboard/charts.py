@@ -40,8 +40,11 @@ def pareto(front: Front, *, log_x: bool = False, log_y: bool = False) -> alt.Lay
         .mark_line(color=COLOURS[ON], opacity=0.5, strokeWidth=2)
         .encode(x=across, y=along, order=alt.Order("x:Q"))
     )
-    bars_x = base.mark_rule(opacity=0.6).encode(x=alt.X("x_low:Q", **x), x2="x_high:Q", y=along, color=colour)
-    bars_y = base.mark_rule(opacity=0.6).encode(x=across, y=alt.Y("y_low:Q", **y), y2="y_high:Q", color=colour)
+    bars = []
+    if frame["x_low"].notna().any():
+        bars.append(base.mark_rule(opacity=0.6).encode(x=alt.X("x_low:Q", **x), x2="x_high:Q", y=along, color=colour))
+    if frame["y_low"].notna().any():
+        bars.append(base.mark_rule(opacity=0.6).encode(x=across, y=alt.Y("y_low:Q", **y), y2="y_high:Q", color=colour))
     points = base.mark_point(size=110, filled=True, opacity=1).encode(
         x=across, y=along, color=colour, shape=_shape(), tooltip=_tooltip()
     )
@@ -49,7 +52,7 @@ def pareto(front: Front, *, log_x: bool = False, log_y: bool = False) -> alt.Lay
     names = named.mark_text(align="left", dx=9, dy=-9, fontSize=13, limit=160).encode(
         x=across, y=along, text="label:N", color=colour
     )
-    return alt.layer(line, bars_x, bars_y, points, names).properties(height=HEIGHT)
+    return alt.layer(line, *bars, points, names).properties(height=HEIGHT)
 
 
 def _shape() -> alt.Shape:

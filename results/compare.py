@@ -30,21 +30,23 @@ def compare(store: Store, a: str, b: str, *, run: str | None = None, waive: Coll
     in `refusals` with its reason, and with the fields that `waive` would have to name. Raises `WeighinError` for an
     unknown name.
     """
-    first, second = side(store, a, run), side(store, b, run)
-    comparisons: list[Comparison] = []
-    refusals: list[Refusal] = []
-    for suite in sorted(first.cells.keys() | second.cells.keys()):
-        why = missing(first, suite) or missing(second, suite)
-        if why is not None:
-            refusals.append(Refusal(suite, "*", why))
-            continue
-        for metric in metrics_of(store, (first, second), suite):
-            found = compare_metric(store, first, second, (suite, metric), waive)
-            if isinstance(found, Refusal):
-                refusals.append(found)
-            else:
-                comparisons.append(found)
-    return Report(first, second, tuple(comparisons), tuple(refusals), tuple(sorted(waive)), _notes(first, second))
+    with store.snapshot() as held:
+        first, second = side(held, a, run), side(held, b, run)
+        found = [
+            outcome
+            for suite in sorted(first.cells.keys() | second.cells.keys())
+            for outcome in _suite(held, (first, second), suite, waive)
+        ]
+    comparisons = tuple(outcome for outcome in found if isinstance(outcome, Comparison))
+    refusals = tuple(outcome for outcome in found if isinstance(outcome, Refusal))
+    return Report(first, second, comparisons, refusals, tuple(sorted(waive)), _notes(first, second))
+
+
+def _suite(store: Store, sides: tuple[Side, Side], suite: str, waive: Collection[str]) -> list[Comparison | Refusal]:
+    absent = [why for who in sides if (why := missing(who, suite))]
+    if absent:
+        return [Refusal(suite, "*", "; ".join(absent))]
+    return [compare_metric(store, *sides, (suite, metric), waive) for metric in metrics_of(store, sides, suite)]
 
 
 def _notes(first: Side, second: Side) -> tuple[str, ...]:

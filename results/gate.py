@@ -70,9 +70,10 @@ def judge(store: Store, rules: Sequence[Rule], run: str | None = None) -> list[V
     `accuracy.acc` means every task's `TASK/acc` where there is no plain `acc`. Raises `WeighinError` for names that
     the run does not know.
     """
-    home = run_named(store, run)
-    who = {name: side(store, name, home) for rule in rules for name in (rule.against, rule.variant)}
-    found = [verdict for rule in rules for verdict in _apply(store, rule, (who[rule.against], who[rule.variant]))]
+    with store.snapshot() as held:
+        home = run_named(held, run)
+        who = {name: side(held, name, home) for rule in rules for name in (rule.against, rule.variant)}
+        found = [verdict for rule in rules for verdict in _apply(held, rule, (who[rule.against], who[rule.variant]))]
     for role in ("gate", "watch"):
         tested = [
             i for i, v in enumerate(found) if v.rule.role == role and v.comparison and _p(v.comparison) is not None

@@ -49,12 +49,13 @@ def front(store: Store, x: str, y: str, run: str | None = None) -> list[FrontRow
     Only eligible figures of the run's machine enter: none that is missing, modelled or of a simulated format. Raises
     `WeighinError` for an unknown metric, one that is several, or one of which neither way is better.
     """
-    home = run_named(store, run)
-    rows = store.rows("select * from scores where run_id = ? order by position", [home])
+    with store.snapshot() as held:
+        home = run_named(held, run)
+        rows = held.rows("select * from scores where run_id = ?", [home])
+        labels = held.rows("select label from labels where run_id = ? order by position", [home])
+        machine = held.rows("select machine_key from runs where run_id = ?", [home])[0]["machine_key"]
     axes = [one_metric(name, rows) for name in (x, y)]
-    machine = store.rows("select machine_key from runs where run_id = ?", [home])[0]["machine_key"]
     signs = [_sign(axis, rows) for axis in axes]
-    labels = store.rows("select label from labels where run_id = ? order by position", [home])
     entries = [_entry(label["label"], axes, rows, machine) for label in labels]
     return _placed(entries, signs)
 

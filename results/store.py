@@ -57,6 +57,7 @@ class Store:
     def __init__(self, path: Path | str, *, patience: float = 10.0) -> None:
         self.path = Path(path).expanduser().absolute()
         self.patience = patience
+        self._shared: duckdb.DuckDBPyConnection | None = None
 
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r})"
@@ -67,15 +68,31 @@ class Store:
 
     # -- reading ------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def snapshot(self) -> "Iterator[Store]":
+        """This store for reading only, opened once for all queries of the block: nobody writes in between."""
+        with reading(self.path, self.patience) as con:
+            held = Store(self.path, patience=self.patience)
+            held._shared = con
+            yield held
+
+    @contextmanager
+    def _reading(self) -> "Iterator[duckdb.DuckDBPyConnection]":
+        if self._shared is not None:
+            yield self._shared
+        else:
+            with reading(self.path, self.patience) as con:
+                yield con
+
     def query(self, sql: str, params: Sequence[Any] = ()) -> "pd.DataFrame":
         """The answer to one read-only query; outside values come through `params`."""
-        with reading(self.path, self.patience) as con, warnings.catch_warnings():
+        with self._reading() as con, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # DuckDB's own use of pandas, nothing a reader can mend
             return con.execute(sql, list(params)).df()
 
     def rows(self, sql: str, params: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """The answer as dicts: NULL is None, JSON is decoded, a time is an aware `datetime` in UTC."""
-        with reading(self.path, self.patience) as con:
+        with self._reading() as con:
             cursor = con.execute(sql, list(params))
             kinds = {name: str(kind) for name, kind, *_ in cursor.description or ()}
             # fetchall() would need pytz for a timestamp with time zone, which DuckDB does not depend on

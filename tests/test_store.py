@@ -1,11 +1,8 @@
-"""The store: real DuckDB files, other processes, kills, and everything that can be wrong with a path."""
+"""The store: real DuckDB files, what goes in and comes out, and everything that can be wrong with a path."""
 
 import dataclasses
 import json
 import math
-import os
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,7 +10,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tests.stores import ACC, KL, START, evaluation, fill, identity, machine, numbers, shares, variant
+from tests.stores import ACC, KL, START, evaluation, fill, identity, machine, shares, variant
 from weighin.results import database
 from weighin.results.errors import StoreError
 from weighin.results.records import Metric, Sample
@@ -250,127 +247,21 @@ def test_times_need_no_time_zone_package(store: Store, monkeypatch: pytest.Monke
     assert len(store.query("select * from runs")) == 1
 
 
-# -- other processes ------------------------------------------------------------------------------------------------
-
-
-def _python(code: str, *args: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen([sys.executable, "-c", code, *args], stdout=subprocess.PIPE, text=True)
-
-
-HOLD = """
-import sys, time, duckdb
-con = duckdb.connect(sys.argv[1], read_only=sys.argv[3] == "read")
-print("held", flush=True)
-time.sleep(float(sys.argv[2]))
-con.close()
-"""
-
-
-def _held(store: Store, seconds: float, how: str = "write") -> "subprocess.Popen[str]":
-    holder = _python(HOLD, str(store.path), str(seconds), how)
-    assert holder.stdout and holder.stdout.readline() == "held\n"
-    return holder
-
-
-def test_a_reader_waits_for_a_writer_of_another_process(store: Store) -> None:
-    holder = _held(store, 1.0)
-    start = time.monotonic()
-    assert store.latest_run() == "r1"
-    assert time.monotonic() - start > 0.3
-    assert holder.wait() == 0
-
-
-def test_a_writer_waits_for_a_reader_of_another_process(store: Store) -> None:
-    holder = _held(store, 1.0, "read")
-    store.set_label("r1", "base", "other")
-    assert holder.wait() == 0
-
-
-def test_patience_ends_with_a_message(store: Store) -> None:
-    holder = _held(store, 60)
-    try:
-        with pytest.raises(StoreError, match=r"Gave up after 0\.3 s"):
-            Store(store.path, patience=0.3).query("select 1")
-    finally:
-        holder.kill()
-        holder.wait()
-    assert store.latest_run() == "r1"
-
-
-def test_writers_of_many_processes_take_turns(store: Store) -> None:
-    code = """
-import sys
-from weighin.results.store import Store
-store = Store(sys.argv[1], patience=60)
-for i in range(4):
-    store.set_cell("r1", sys.argv[2], f"suite{i}", status="running")
-"""
-    writers = [_python(code, str(store.path), f"label{w}") for w in range(3)]
-    assert [w.wait() for w in writers] == [0, 0, 0]
-    assert store.rows("select count(*) as n from cells where status = 'running'") == [{"n": 12}]
-
-
-KILLED = """
-import os, sys
-from datetime import datetime, UTC
-from weighin.results.records import Metric, Sample
-from weighin.results.rows import EvaluationRow
-from weighin.results.store import Store
-
-def samples():
-    for i in range(20_000):
-        yield Sample(f"x{i}", 1.0, Metric("acc", "1"))
-
-row = EvaluationRow("killed", "k", "key-base", "accuracy", {}, {}, "m1", datetime.now(UTC), 1.0, "ok")
-store = Store(sys.argv[1])
-print("ready", flush=True)
-sys.stdin.readline() if sys.argv[2] == "wait" else None
-store.add_evaluation(row, samples(), ("r1", "base", "accuracy"))
-print("written", flush=True)
-sys.stdin.readline()
-"""
-
-
-@pytest.mark.parametrize("delay", [0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5])
-def test_a_killed_writer_leaves_all_of_an_evaluation_or_nothing(store: Store, delay: float) -> None:
-    writer = _python(KILLED, str(store.path), "go")
-    assert writer.stdout and writer.stdout.readline() == "ready\n"
-    time.sleep(delay)
-    os.kill(writer.pid, signal.SIGKILL)
-    writer.wait()
-    _check_all_or_nothing(store)
-
-
-def test_a_kill_between_the_statements_of_a_transaction_leaves_nothing(store: Store) -> None:
-    code = """
-import os, signal, sys
-from pathlib import Path
-from weighin.results.database import writing
-with writing(Path(sys.argv[1]), 5) as con:
-    con.execute("insert into evaluations select 'killed', * exclude (evaluation_id) from evaluations")
-    con.execute("insert into samples select 'killed', s.* exclude (evaluation_id) from samples s, range(200_000)")
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-    assert _python(code, str(store.path)).wait() == -signal.SIGKILL
-    assert store.rows("select count(*) as n from evaluations where evaluation_id = 'killed'") == [{"n": 0}]
-    _check_all_or_nothing(store)
-
-
-def _check_all_or_nothing(store: Store) -> None:
-    found = store.rows(
-        """select (select count(*) from evaluations where evaluation_id = 'killed') as evaluations,
-               (select count(*) from samples where evaluation_id = 'killed') as samples,
-               (select count(*) from metrics where evaluation_id = 'killed') as metrics,
-               (select count(*) from cells where evaluation_id = 'killed') as cells"""
-    )
-    assert found[0] in (
-        {"evaluations": 0, "samples": 0, "metrics": 0, "cells": 0},
-        {"evaluations": 1, "samples": 20_000, "metrics": 1, "cells": 1},
-    )
-    store.add_evaluation(evaluation("after"), numbers([1.0], KL))
-    assert store.rows("select value from evaluation_scores where evaluation_id = 'after'") == [{"value": 1.0}]
-
-
 def test_json_is_text_in_a_query_and_decoded_in_rows(store: Store) -> None:
     text = store.query("select spec from runs")["spec"][0]
     assert json.loads(text) == store.rows("select spec from runs")[0]["spec"] == {"variants": {}}
+
+
+def test_a_snapshot_answers_many_queries_from_one_opening(store: Store) -> None:
+    with store.snapshot() as held:
+        assert held.latest_run() == "r1" and held.rows("select count(*) as n from samples") == [{"n": 3}]
+        with pytest.raises(StoreError, match="Gave up"):  # nobody writes in between
+            Store(store.path, patience=0.1).set_label("r1", "base", None)
+    store.set_label("r1", "base", None)
+
+
+def test_an_error_inside_a_transaction_undoes_it(store: Store) -> None:
+    with pytest.raises(KeyError), database.writing(store.path, 1) as con:
+        con.execute("delete from samples")
+        raise KeyError("the writer's own mistake")
+    assert store.rows("select count(*) as n from samples") == [{"n": 3}]
