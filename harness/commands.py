@@ -106,7 +106,8 @@ def _show_plugin(console: Console, kind: registry.Kind, name: str) -> None:
 def plan(args: Args) -> int:
     """What would be made and measured; imports no torch, downloads nothing."""
     from weighin.harness.plan import make_plan
-    from weighin.harness.progress import duration
+    from weighin.harness.progress import Estimate, duration
+    from weighin.harness.run import job_names
 
     console = Console()
     spec = read_spec(args.spec)
@@ -118,13 +119,10 @@ def plan(args: Args) -> int:
         )
         return 0
     report.plan(console, found)
-    costs = store.costs()
-    names = [link.step.stage for link in found.to_make()] + [cell.suite for cell in found.open_cells()]
-    known = [costs[name] for name in names if name in costs]
-    about = f", about {duration(sum(known) / len(known) * len(names))}" if known else ""
-    console.print(
-        f"\n{len(found.to_make())} checkpoints to make, {len(found.open_cells())} of {len(found.cells)} cells to measure{about}"
-    )
+    left = Estimate(job_names(found), store.costs()).seconds()
+    about = f", about {duration(left)}" if left else ""
+    makes, opens = len(found.to_make()), len(found.open_cells())
+    console.print(f"\n{makes} checkpoints to make, {opens} of {len(found.cells)} cells to measure{about}")
     return 0
 
 
@@ -206,9 +204,7 @@ def board(args: Args) -> int:
     import subprocess
     import sys
 
-    import weighin.leaderboard
-
-    app = Path(weighin.leaderboard.__file__).with_name("app.py")
+    app = Path(__file__).resolve().parent.parent / "leaderboard" / "app.py"
     options = {
         "server.port": str(args.port),
         "server.address": "127.0.0.1",

@@ -127,7 +127,7 @@ def _unique(found: Iterator[Any]) -> list[Any]:
 
 
 def _kernel(model: TransformersModel) -> str:
-    """The operator that spent most time on matrix products in a prompt and a step, after the one that unpacks for it."""
+    """The operator with the most time in matrix products over a prompt and a step, and the one that unpacks for it."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 

@@ -23,7 +23,7 @@ class Loading:
 
 @dataclass
 class TransformersModel:
-    """Implements `Model`. Weights are read at construction, in evaluation mode, on an accelerator where there is one."""
+    """Implements `Model`. Weights are read at construction, onto an accelerator where there is one."""
 
     checkpoint: Checkpoint
     relatives: Mapping[str, Checkpoint] = field(default_factory=dict)
@@ -105,7 +105,7 @@ class TransformersModel:
 
 
 def process_memory(field: str) -> int | None:
-    """A field of this process's /proc/self/status, B: `VmRSS` resident now, `VmHWM` its peak. None where there is none."""
+    """A field of this process's /proc/self/status, B: `VmRSS` resident now, `VmHWM` its peak. None if unknown."""
     path = Path("/proc/self/status")
     for line in path.read_text().splitlines() if path.is_file() else []:
         if line.startswith(field + ":"):

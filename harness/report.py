@@ -71,7 +71,7 @@ def _note(row: dict[str, Any]) -> str:
 
 
 def headline(store: Store, run: str) -> str | None:
-    """The metric that stands for quality in a picture: the first of the accuracy suite, else any where more is better."""
+    """The metric that stands for quality: the first of the accuracy suite, else any where more is better."""
     rows = store.rows(
         """select s.suite || '.' || s.metric as name, min(s.suite <> 'accuracy') as other
            from scores s where s.run_id = ? and s.better = 'higher' and s.value is not null and not s.runtime

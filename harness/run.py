@@ -136,7 +136,8 @@ class Run:
         self.store.add_variant(
             VariantRow(
                 link.key, link.parent, link.root, link.step.stage, link.step.params, link.depth,
-                datetime.fromisoformat(made["made_at"]), made["seconds"], made["peak_bytes"], made["identity"]["machine"],
+                datetime.fromisoformat(made["made_at"]), made["seconds"], made["peak_bytes"],
+                made["identity"]["machine"],
             )
         )  # fmt: skip
         identity = dict(made["identity"])

@@ -28,7 +28,7 @@ from weighin.results.records import Status
 
 PRELOAD = ["torch", "transformers", "lm_eval.evaluator", "lm_eval.models.huggingface"]
 ENVIRONMENT = {
-    # Threads that wait must not spin: on a machine that does anything else, spinning costs a small model a factor of 40.
+    # Threads that wait must not spin: on a machine that is busy otherwise, that costs a small model a factor of 40.
     "OMP_WAIT_POLICY": "PASSIVE",
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",

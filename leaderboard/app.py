@@ -13,16 +13,13 @@ import pandas as pd
 import streamlit as st
 
 from weighin.leaderboard import charts, frames, fronts
-from weighin.leaderboard.frames import Board, Measure, Row
+from weighin.leaderboard.frames import Board, Measure, Row, open_store
 from weighin.results.errors import WeighinError
 from weighin.results.gate import Verdict, exit_code
 from weighin.results.pareto import FrontRow, front
-from weighin.results.store import Store
 
 # Streamlit would print a bare string of this file on the page, so what constants mean is said in comments here.
 
-# Seconds to wait while a run in flight holds the store, which it does for a moment at a time.
-PATIENCE = 5.0
 # Seconds between two looks at whether the store has changed.
 POLL = 5.0
 
@@ -90,19 +87,19 @@ def _explain(error: WeighinError) -> None:
 
 
 def _runs(path: Path, seen: Stamp) -> list[Row]:
-    return frames.runs(Store(path, patience=PATIENCE))
+    return frames.runs(open_store(path))
 
 
 def _read(path: Path, seen: Stamp, run: Row) -> Board:
-    return frames.read_board(Store(path, patience=PATIENCE), run)
+    return frames.read_board(open_store(path), run)
 
 
 def _placed(path: Path, seen: Stamp, axes: tuple[str, str], run: str) -> list[FrontRow]:
-    return front(Store(path, patience=PATIENCE), *axes, run)
+    return front(open_store(path), *axes, run)
 
 
 def _judged(path: Path, seen: Stamp, run: Row) -> list[Verdict]:
-    return frames.verdicts(Store(path, patience=PATIENCE), run)
+    return frames.verdicts(open_store(path), run)
 
 
 def kept(answer: Callable[..., Any]) -> Callable[..., Any]:

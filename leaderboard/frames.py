@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
+PATIENCE = 5.0
+"""Seconds to wait while a run in flight holds the store, which it does for a moment at a time."""
 ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
 """Which way is better."""
 ALL = "*"
@@ -45,7 +48,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Board:
-    """One run as it stood at one moment: rows of `scores`, `variant_cards` and `cells`, variants in the spec's order."""
+    """One run as it stood at one moment: rows of `scores`, `variant_cards` and `cells`; cards in the spec's order."""
 
     run: Row
     scores: list[Row]
@@ -55,6 +58,11 @@ class Board:
     @property
     def variants(self) -> list[str]:
         return [card["variant"] for card in self.cards]
+
+
+def open_store(path: Path) -> Store:
+    """The store, for reading."""
+    return Store(path, patience=PATIENCE)
 
 
 def runs(store: Store) -> list[Row]:
@@ -70,14 +78,15 @@ def runs(store: Store) -> list[Row]:
 
 
 def read_board(store: Store, run: Row) -> Board:
-    """All that is known of a run."""
+    """All that is known of a run, as of one moment."""
     key = [run["run_id"]]
-    return Board(
-        run,
-        store.rows("select * from scores where run_id = ? order by suite, metric, position", key),
-        store.rows("select * from variant_cards where run_id = ? order by position", key),
-        store.rows("select label as variant, suite, status from cells where run_id = ? order by suite", key),
-    )
+    with store.snapshot() as held:
+        return Board(
+            run,
+            held.rows("select * from scores where run_id = ? order by suite, metric, position", key),
+            held.rows("select * from variant_cards where run_id = ? order by position", key),
+            held.rows("select label as variant, suite, status from cells where run_id = ? order by suite", key),
+        )
 
 
 def run_title(run: Row) -> str:

@@ -19,12 +19,14 @@ MIN_CLUSTERS = 5
 
 
 def normal(p: float) -> float:
+    """Quantile of the standard normal distribution at probability `p`."""
     from scipy import special
 
     return float(special.ndtri(p))
 
 
 def student(p: float, df: float) -> float:
+    """Quantile of Student\'s t distribution at probability `p` with `df` degrees of freedom."""
     from scipy import special
 
     return float(special.stdtrit(df, p))

@@ -71,7 +71,7 @@ def _better(task: Any, metric: str) -> Any:
 
 
 class _Reduction:
-    """How lm-eval's per-document results become one number, said in our terms: a unit, a reduction, a value, a weight."""
+    """How lm-eval's per-document results become one number in our terms: unit, reduction, value and weight."""
 
     def __init__(self, unit: str, reduce: Any, kind: str) -> None:
         self.unit, self.reduce, self.kind = unit, reduce, kind

@@ -23,19 +23,19 @@ PEAK = Metric("peak_rss", unit="B", better="lower", reduce="max", runtime=True)
 
 @suite(DISK, WEIGHTS, KV, PEAK, needs=("torch", "transformers"), example={"new_tokens": 4})
 def memory(model: Model, *, new_tokens: Annotated[int, Field(gt=1)] = 32) -> Iterator[Sample]:
-    """Yield one sample a metric."""
+    """Yield one sample a metric, and two of the peak: after loading and after generating."""
+    loaded = process_memory("VmHWM")
     arrivals(model, prompt_ids(model, 32), new_tokens)
     yield Sample("checkpoint", float(disk_bytes(model.checkpoint.path)), DISK)
     yield Sample("checkpoint", float(model.weight_bytes()), WEIGHTS)
     short, long = 16, min(144, model.window - 1)
     slope = (_cache_bytes(model, long) - _cache_bytes(model, short)) / (long - short)
     yield Sample("cache", slope, KV, detail={"lengths": [short, long]})
-    peak = process_memory("VmHWM")
-    if peak is None or model.rss_before is None:
-        yield Sample("process", None, PEAK, reason="this system does not tell a process's peak (no /proc/self/status)")
-    else:
-        detail = {"peak": peak, "before": model.rss_before}
-        yield Sample("process", float(peak - model.rss_before), PEAK, detail=detail)
+    for item, peak in (("loaded", loaded), ("generated", process_memory("VmHWM"))):
+        if peak is None or model.rss_before is None:
+            yield Sample(item, None, PEAK, reason="this system does not tell a process's peak (no /proc/self/status)")
+        else:
+            yield Sample(item, float(peak - model.rss_before), PEAK, detail={"before": model.rss_before})
 
 
 def _cache_bytes(model: Model, tokens: int) -> int:

@@ -43,7 +43,7 @@ def test_a_file_without_its_function_is_named(test_plugins: Path) -> None:
 
 
 def test_unknown_names_get_the_nearest() -> None:
-    with pytest.raises(WeighinError, match="no suite 'latancy'. Did you mean 'latency'"):
+    with pytest.raises(WeighinError, match=r"no suite 'latancy'\. Did you mean 'latency'"):
         registry.suite("latancy")
 
 

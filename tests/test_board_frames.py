@@ -1,0 +1,112 @@
+"""What the page is made of: frames, fronts and charts of a real store."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.boards import HOSTILE, RUDE_REASON, weigh
+from tests.stores import machine, run_row
+from weighin.results.errors import WeighinError
+from weighin.results.pareto import front
+from weighin.results.store import Store
+
+pytest.importorskip("streamlit", reason="the page needs streamlit: pip install 'weighin[board]'")
+pytest.importorskip("altair", reason="the page needs altair: pip install 'weighin[board]'")
+
+from weighin.leaderboard import charts, frames, fronts
+from weighin.leaderboard.frames import Board, Measure
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """One run; nobody may change it."""
+    path = tmp_path_factory.mktemp("board") / "w.duckdb"
+    return weigh(path, "new", 1)
+
+
+@pytest.fixture(scope="module")
+def board(store: Store) -> Board:
+    return frames.read_board(store, frames.runs(store)[0])
+
+
+def measure(board: Board, name: str) -> Measure:
+    return next(m for m in frames.measures(board) if m.name == name)
+
+
+def test_words_hold_interval_n_and_marks(board: Board) -> None:
+    _, words = frames.table(board, frames.measures(board))
+    assert words.loc["base"].tolist()[:4] == [
+        "0.750 [0.705, 0.790] · n 400",
+        "500 mJ/token · modelled · n 6",
+        "14.0 [11.0, 17.0] ms · n 9",
+        "1.91 MiB · n 1",
+    ]
+    assert words.loc["sim"].tolist()[:3] == ["failed", "abstained", "104 [101, 107] ms · dense kernel · n 9"]
+
+
+def test_a_styled_table_shows_words_and_keeps_numbers(board: Board) -> None:
+    numbers, words = frames.table(board, frames.measures(board))
+    assert all(numbers.iloc[:, place].dtype == "float64" for place in range(6))
+    shown = frames.styled(numbers, words)
+    for _ in range(2):  # a page may be drawn twice
+        body = shown._translate(False, False)["body"]
+        cells = [[cell["display_value"] for cell in row if cell["type"] == "td"] for row in body]
+        assert cells == words.to_numpy().tolist()
+
+
+def test_figures_explain_what_they_lack(board: Board) -> None:
+    rows = frames.figures(board).set_index(["variant", "suite"])
+    assert rows.loc[("base", "energy"), "note"] == "modelled; no interval: all values are equal"
+    assert rows.loc[("int8", "energy"), "note"] == f"abstained: {RUDE_REASON}"
+    assert rows.loc[("base", "accuracy"), ["n", "unit", "source", "note"]].tolist() == [400, "1", "measured", ""]
+    assert rows["value"].dtype == "float64"
+
+
+def test_a_run_without_any_figure(tmp_path: Path) -> None:
+    store = Store(tmp_path / "w.duckdb")
+    store.add_machine(machine())
+    store.start_run(run_row(), [("base", None)], [("base", "accuracy")])
+    board = frames.read_board(store, frames.runs(store)[0])
+    assert frames.measures(board) == [] and frames.axes(board) == ([], None, None)
+    numbers, words = frames.table(board, [])
+    assert words.loc["base"].tolist() == ["–", "–", "–", "–", "a stage failed"] and numbers.shape == (1, 5)
+    assert frames.absences(board).iloc[0].tolist() == ["base", "accuracy", "all", "planned", "its turn has not come"]
+    assert frames.figures(board).empty
+
+
+def drawn(store: Store, board: Board, x: str, y: str) -> fronts.Front:
+    return fronts.build(board, front(store, x, y), measure(board, x), measure(board, y))
+
+
+def test_a_chart_is_drawn_of_data_and_fixed_words_only(store: Store, board: Board) -> None:
+    found = drawn(store, board, "memory.disk", "accuracy.acc")
+    spec = charts.pareto(found, log_x=True).to_dict()
+    (data,) = spec.pop("datasets").values()
+    assert {row["variant"] for row in data} == {"base", "int8", HOSTILE}
+    assert HOSTILE not in str(spec)
+    assert "'http" not in str(spec).replace(str(spec["$schema"]), "")
+
+
+def test_limits_that_a_logarithmic_axis_cannot_show_are_clipped(store: Store, board: Board) -> None:
+    found = drawn(store, board, "memory.disk", "accuracy.acc")
+    found.frame.loc[0, "y_low"] = -0.5
+    (data,) = charts.pareto(found, log_y=True).to_dict()["datasets"].values()
+    lows = [row["y_low"] for row in data]
+    assert min(lows) > 0 and len(lows) == 3
+    (data,) = charts.pareto(found).to_dict()["datasets"].values()
+    assert data[0]["y_low"] == -0.5
+
+
+def test_a_logarithmic_axis_is_offered_where_it_can_be(store: Store, board: Board) -> None:
+    frame = drawn(store, board, "memory.disk", "accuracy.acc").drawn
+    assert fronts.positive(frame, "x") and not fronts.wide(frame, "x")
+    frame.loc[0, "x"] = 0.0
+    assert not fronts.positive(frame, "x")
+    assert not fronts.positive(frame.iloc[:0], "x")
+
+
+def test_no_run_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    store = Store(tmp_path / "w.duckdb")
+    store.add_machine(machine())
+    with pytest.raises(WeighinError, match="holds no run yet; run `weighin run` first"):
+        frames.runs(store)
