@@ -80,6 +80,10 @@ def _explain(error: WeighinError) -> None:
     """One sentence instead of a traceback."""
     st.warning("There is nothing to show from this store.", icon=":material/info:")
     st.text(str(error))
+    st.caption(
+        "Another store: `weighin board --store FILE`. A damaged one: put a copy of it back, or move it away and "
+        "`weighin run` makes a new one."
+    )
     st.button("Try again")
 
 
@@ -124,7 +128,11 @@ def _leaderboard(board: Board) -> None:
     st.subheader("Variants", divider="gray")
     known = frames.measures(board)
     chosen = _choose_measures(known, board.run["run_id"])
-    st.dataframe(frames.styled(*frames.table(board, chosen)), width="stretch")
+    numbers, words = frames.table(board, chosen)
+    room = dict(enumerate(frames.widths(words)))
+    config = {column: st.column_config.Column(width=pixels) for column, pixels in room.items()}
+    label = {"_index": st.column_config.Column(width=min(200, 22 + 8 * max(map(len, board.variants), default=0)))}
+    st.dataframe(frames.styled(numbers, words), placeholder="–", width="stretch", column_config={**config, **label})
     st.caption(
         "Values with their 95 % intervals and the number of items n; ↑ more is better, ↓ less is better. A click on a "
         "header sorts by number. *Modelled* figures rest on an assumption such as a power rating; *dense kernel* means "
@@ -206,11 +214,12 @@ def _gate(judged: list[Verdict] | WeighinError) -> None:
 def _verdict(verdict: Verdict) -> None:
     rule = verdict.rule
     word, colour, icon = OUTCOMES[verdict.outcome]
-    left, right = st.columns([1, 5])
+    left, right = st.columns([1, 6])
     left.badge(word, icon=icon, color=colour)
     watch = ", watched only" if rule.role == "watch" else ""
-    rule_said = f"{verdict.metric}: {rule.variant} against {rule.against}, margin {rule.margin:g}{watch}"
-    right.text(f"{rule_said}\n{verdict.why}")
+    sides = f"{frames.short(rule.variant)} against {frames.short(rule.against)}"
+    told = f"{frames.short(verdict.metric)}: {sides}, margin {rule.margin:g}{watch}"
+    right.text(f"{told}\n{frames.short(verdict.why, 500)}")
 
 
 def _figures(board: Board) -> None:
@@ -219,7 +228,7 @@ def _figures(board: Board) -> None:
 
 
 def _texts(frame: pd.DataFrame) -> None:
-    """A table of words: the last column of reasons gets the room."""
+    """A table of words; reasons get the room."""
     wide = {name: st.column_config.Column(width="large") for name in ("reason", "why") if name in frame}
     st.dataframe(frame, hide_index=True, width="stretch", column_config=wide)
 

@@ -3,9 +3,10 @@
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
-from weighin.leaderboard.frames import Measure
+from weighin.leaderboard.frames import Measure, short
 from weighin.leaderboard.fronts import BEATEN, ON, Front
 
 # Blue and vermilion after Okabe and Ito (2008), the blue a shade lighter: both keep a contrast above 3 to white and to
@@ -24,7 +25,10 @@ def pareto(front: Front, *, log_x: bool = False, log_y: bool = False) -> alt.Lay
     """Points with their intervals, those on the front joined; the better ways are told on the axes."""
     frame = front.drawn
     frame = _clipped(_clipped(frame, "x", log_x), "y", log_y)
-    frame["label"] = [_short(name) for name in frame["variant"]]
+    frame["label"] = [short(name, 40) for name in frame["variant"]]
+    # names grow towards the middle, where there is room for them
+    middle = np.sqrt(frame["x"].min() * frame["x"].max()) if log_x else (frame["x"].min() + frame["x"].max()) / 2
+    frame["side"] = ["right" if value > middle else "left" for value in frame["x"]]
     x, y = _axis(front.x, log_x), _axis(front.y, log_y)
     # one shared table under all layers, so that Streamlit sends it once
     base = alt.Chart(frame)
@@ -32,7 +36,7 @@ def pareto(front: Front, *, log_x: bool = False, log_y: bool = False) -> alt.Lay
         "place:N",
         title=None,
         scale=alt.Scale(domain=list(COLOURS), range=list(COLOURS.values())),
-        legend=alt.Legend(orient="top", symbolType="circle"),
+        legend=alt.Legend(orient="top", symbolOpacity=1),
     )
     across, along = alt.X("x:Q", **x), alt.Y("y:Q", **y)
     line = (
@@ -49,10 +53,13 @@ def pareto(front: Front, *, log_x: bool = False, log_y: bool = False) -> alt.Lay
         x=across, y=along, color=colour, shape=_shape(), tooltip=_tooltip()
     )
     named = base if len(frame) <= MANY else base.transform_filter(alt.datum.place == ON)
-    names = named.mark_text(align="left", dx=9, dy=-9, fontSize=13, limit=160).encode(
-        x=across, y=along, text="label:N", color=colour
-    )
-    return alt.layer(line, *bars, points, names).properties(height=HEIGHT)
+    names = [
+        named.transform_filter(alt.datum.side == side)
+        .mark_text(align=side, dx=9 if side == "left" else -9, dy=-9, fontSize=13, limit=160)
+        .encode(x=across, y=along, text="label:N", color=colour)
+        for side in ("left", "right")
+    ]
+    return alt.layer(line, *bars, points, *names).properties(height=HEIGHT)
 
 
 def _shape() -> alt.Shape:
@@ -69,7 +76,7 @@ def _axis(measure: Measure, log: bool) -> dict[str, Any]:
     better = {"lower": "less is better", "higher": "more is better"}.get(measure.better, "")
     ticks = {"labelExpr": _TICKS[measure.unit]} if measure.unit in _TICKS else {"format": "~g"}
     return {
-        "title": f"{_short(measure.name, 60)} [{_short(measure.unit)}], {better}",
+        "title": f"{short(measure.name, 60)} [{short(measure.unit, 20)}], {better}",
         "scale": alt.Scale(type="log" if log else "linear", zero=False, nice=not log, padding=30),
         "axis": alt.Axis(tickCount=6, **ticks),
     }
@@ -83,7 +90,3 @@ def _clipped(frame: pd.DataFrame, axis: str, log: bool) -> pd.DataFrame:
         limits = [frame[name][frame[name] > 0].min() for name in (axis, f"{axis}_low")]
         frame[f"{axis}_low"] = low.mask(low <= 0, min(limit for limit in limits if limit == limit))
     return frame
-
-
-def _short(text: str, most: int = 40) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"

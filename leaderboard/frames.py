@@ -1,6 +1,6 @@
 """What the page shows, as rows and data frames: queries in, figures with their texts and reasons out. No Streamlit."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -60,6 +60,11 @@ class Board:
         return [card["variant"] for card in self.cards]
 
 
+def short(text: str, most: int = 80) -> str:
+    """Text for a place that must not grow with it; tables hold it whole."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def open_store(path: Path) -> Store:
     """The store, for reading."""
     return Store(path, patience=PATIENCE)
@@ -91,7 +96,7 @@ def read_board(store: Store, run: Row) -> Board:
 
 def run_title(run: Row) -> str:
     """A run in a list of runs."""
-    return f"{run['started_at']:%Y-%m-%d %H:%M} UTC · {run['spec_name']} · {run['run_id']}"
+    return f"{run['started_at']:%Y-%m-%d %H:%M} UTC · {short(run['spec_name'])} · {run['run_id']}"
 
 
 def run_sentence(board: Board) -> str:
@@ -107,7 +112,9 @@ def run_sentence(board: Board) -> str:
             f"{run['cpu']}, {run['cores']} cores, {quantity(run['ram_bytes'], 'B')} memory, {run['gpu'] or 'no GPU'}"
         )
     began = f"{run['started_at']:%Y-%m-%d %H:%M} UTC"
-    return f"Run {run['run_id']} of spec {run['spec_name']}, started {began}, {state}, on {machine} ({run['os']})."
+    return (
+        f"Run {run['run_id']} of spec {short(run['spec_name'])}, started {began}, {state}, on {machine} ({run['os']})."
+    )
 
 
 def measures(board: Board) -> list[Measure]:
@@ -170,7 +177,7 @@ def table(board: Board, chosen: Sequence[Measure]) -> tuple[pd.DataFrame, pd.Dat
     for header, facts in _identity(board.cards).items():
         frame["identity", header] = text["identity", header] = facts
     names = pd.Index(board.variants, name="variant", dtype="object")
-    columns = pd.MultiIndex.from_tuples(list(frame.columns))
+    columns = pd.MultiIndex.from_tuples([tuple(column) for column in frame.columns])
     return frame.set_axis(names).set_axis(columns, axis=1), text.set_axis(names).set_axis(columns, axis=1)
 
 
@@ -178,10 +185,20 @@ def styled(numbers: pd.DataFrame, words: pd.DataFrame) -> "Styler":
     """A table that shows the words and sorts by the numbers."""
     shown = numbers.style
     for place, column in enumerate(numbers.columns):
-        # the formatter is asked for one cell after the other, row by row, and knows no row's name
-        texts = cycle(words.iloc[:, place])
-        shown = shown.format(lambda _, texts=texts: next(texts), subset=[column])
+        shown = shown.format(_in_turn(words.iloc[:, place]), subset=[column])
     return shown
+
+
+def widths(words: pd.DataFrame) -> list[int]:
+    """Pixels that each column's longest word or header fills, within reason."""
+    longest = [max(map(len, [*column, name[-1]])) for name, column in words.items()]  # type: ignore[index]
+    return [min(max(70, 7 * length + 22), 320) for length in longest]
+
+
+def _in_turn(texts: Iterable[str]) -> Callable[[object], str]:
+    """A formatter that gives one text after the other: pandas asks row by row and names no row."""
+    turns = cycle(texts)
+    return lambda _: next(turns)
 
 
 def _identity(cards: Iterable[Row]) -> dict[str, list[str]]:
@@ -235,11 +252,12 @@ def absences(board: Board) -> pd.DataFrame:
         if whole is not None:
             found.append((variant, suite, "all", whole["status"], whole["reason"]))
         elif cell["status"] in ("planned", "running"):
-            why = "is being measured" if cell["status"] == "running" else "its turn has not come"
-            found.append((variant, suite, "all", cell["status"], why))
+            turn = "is being measured" if cell["status"] == "running" else "its turn has not come"
+            found.append((variant, suite, "all", cell["status"], turn))
         else:
-            of_suite = [m for m in known if m.suite == suite]
-            found += [(variant, suite, m.metric, *why) for m in of_suite if (why := _why(index, variant, m))]
+            for m in known:
+                if m.suite == suite and (why := _why(index, variant, m)):
+                    found.append((variant, suite, m.metric, *why))
     return pd.DataFrame(found, columns=["variant", "suite", "metric", "status", "reason"], dtype="object")
 
 
@@ -290,6 +308,7 @@ def verdicts(store: Store, run: Row) -> list[Verdict]:
     """What the gate rules of the run's own spec come to on it; none where it has no rules. Raises `WeighinError`."""
     rules = run["spec"].get("gate") or [] if isinstance(run["spec"], dict) else []
     try:
-        return judge(store, [Rule(**rule) for rule in rules], run["run_id"])
-    except TypeError as error:
+        wanted = [Rule(**rule) for rule in rules]
+    except (TypeError, AttributeError) as error:
         raise WeighinError("the spec of this run has gate rules that this Weighin cannot read") from error
+    return judge(store, wanted, run["run_id"])

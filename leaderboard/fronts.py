@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from weighin.leaderboard.frames import Board, Measure, Row, remarks
+from weighin.leaderboard.frames import Board, Measure, Row, remarks, short
 from weighin.results.pareto import FrontRow
 from weighin.results.render import interval
 
@@ -56,19 +56,21 @@ def _text(row: Row | None, unit: str) -> str:
 def in_words(front: Front) -> str:
     """The chart for whoever cannot see it."""
     frame = front.frame
-    on = [str(name) for name in frame.loc[frame["place"] == ON, "variant"]]
+    on = [short(name) for name in frame.loc[frame["place"] == ON, "variant"]]
     said = f"On the front of {front.y.name} against {front.x.name}: {', '.join(on) or 'no variant'}."
     for place, what in ((BEATEN, "Dominated"), (OUT, "Left out")):
         rows = frame[frame["place"] == place]
         if len(rows):
-            named = [f"{name} ({why})" for name, why in zip(rows["variant"], rows["why"], strict=True)]
+            named = [
+                f"{short(name)} ({short(why, 200)})" for name, why in zip(rows["variant"], rows["why"], strict=True)
+            ]
             said += f"\n{what}: {'; '.join(named)}."
     return said
 
 
 def listed(front: Front) -> pd.DataFrame:
     """The same rows as a table."""
-    shown = front.frame[["variant", "place", "why", "y_text", "x_text"]]
+    shown = front.frame[["variant", "place", "y_text", "x_text", "why"]]
     return shown.rename(columns={"x_text": front.x.name, "y_text": front.y.name})
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.boards import show, weigh
 from tests.stores import machine
+from weighin.results.errors import WeighinError
 from weighin.results.store import Store
 
 pytest.importorskip("streamlit", reason="the page needs streamlit: pip install 'weighin[board]'")
@@ -110,9 +111,12 @@ def test_the_page_follows_a_run_in_flight(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_rules_that_cannot_be_judged_leave_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for rules in ([{"metric": "accuracy.nope", "variant": "int8"}], [{"what": "is this"}], ["words"], "words"):
-        path = tmp_path / f"{len(str(rules))}.duckdb"
-        weigh(path, rules=rules)
-        page = show(path, monkeypatch)
-        assert not page.exception and len(page.dataframe) == 4
-        assert [box.value for box in page.warning] == ["The gate rules of this run could not be judged."]
+    path = weigh(tmp_path / "w.duckdb", rules=[{"metric": "accuracy.nope", "variant": "int8"}]).path
+    page = show(path, monkeypatch)
+    assert not page.exception and len(page.dataframe) == 4
+    assert [box.value for box in page.warning] == ["The gate rules of this run could not be judged."]
+    run = frames.runs(Store(path))[0]
+    for rules in ([{"what": "is this"}], ["words"], "words", 3, [{"metric": 1, "variant": "int8"}]):
+        with pytest.raises(WeighinError):
+            frames.verdicts(Store(path), {**run, "spec": {"gate": rules}})
+    assert frames.verdicts(Store(path), {**run, "spec": ["no", "rules"]}) == []

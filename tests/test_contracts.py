@@ -33,11 +33,12 @@ def test_its_signature_is_its_schema(kind: registry.Kind, name: str) -> None:
     leading = 2 if kind == "stage" else 1
     assert all(p.kind is p.KEYWORD_ONLY for p in given[leading:]), "parameters are keyword-only"
     assert all(p.annotation is not p.empty for p in given[leading:]), "parameters have types"
-    assert set(plugin.parameters.model_fields) == {p.name for p in given[leading:]}
-    example = plugin.parameters.model_validate(dict(plugin.example))
-    assert json.loads(example.model_dump_json()) == example.model_dump(mode="json"), "they are plain JSON in a key"
-    again = plugin.parameters.model_validate(example.model_dump(mode="json"))
-    assert again == example, "and come back from it"
+    schema = plugin.parameters
+    assert set(schema.model_fields) == {p.name for p in given[leading:]}
+    example = schema.model_validate(dict(plugin.example))
+    plain = example.model_dump(mode="json")
+    assert json.loads(example.model_dump_json()) == plain, "they are plain JSON in a key"
+    assert schema.model_validate(plain) == example, "and come back from it"
 
 
 @pytest.mark.parametrize("name", SUITES)
