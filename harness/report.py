@@ -42,21 +42,28 @@ def scores(console: Console, store: Store, run: str) -> None:
            from scores where run_id = ? order by suite, metric = '*', metric, position""",
         [run],
     )
+    width = max((len(row["variant"]) for row in rows), default=0)
     for suite, of_suite in groupby(rows, key=lambda row: row["suite"]):
         console.print(f"\n[bold]{escape(suite)}[/]")
-        made = table("metric", "variant", "value [95 % interval]", "n", "note")
-        for _, group in groupby(of_suite, key=lambda row: row["metric"]):
-            for index, row in enumerate(group):
-                name = "" if index else _metric_name(row)
-                value = interval(row["value"], row["ci_low"], row["ci_high"], row["unit"] or "1")
-                made.add_row(name, escape(row["variant"]), escape(value), str(row["n"] or MISSING), escape(_note(row)))
-        console.print(made)
+        for metric, group in groupby(of_suite, key=lambda row: row["metric"]):
+            lines = list(group)
+            name = "all metrics" if metric == "*" else f"{metric} {ARROWS[lines[0]['better']]}"
+            console.print(f"  {escape(name)}", style="cyan", highlight=False)
+            console.print(_lines(lines, min(width, 20)))
 
 
-def _metric_name(row: dict[str, Any]) -> str:
-    if row["metric"] == "*":
-        return "[dim](all)[/]"
-    return escape(f"{row['metric']} {ARROWS[row['better']]}".rstrip())
+def _lines(rows: Sequence[dict[str, Any]], width: int) -> Table:
+    made = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    made.add_column(min_width=2)
+    made.add_column(min_width=width, overflow="fold")
+    made.add_column(min_width=38, no_wrap=True)
+    made.add_column(min_width=7, no_wrap=True)
+    made.add_column(overflow="fold")
+    for row in rows:
+        value = interval(row["value"], row["ci_low"], row["ci_high"], row["unit"] or "1")
+        n = f"n={row['n']}" if row["n"] else ""
+        made.add_row("", escape(row["variant"]), escape(value), n, escape(_note(row)))
+    return made
 
 
 def _note(row: dict[str, Any]) -> str:
@@ -64,8 +71,8 @@ def _note(row: dict[str, Any]) -> str:
         return f"{row['status']}: {row['reason']}"
     notes = [] if row["source"] == "measured" else [row["source"]]
     if not row["eligible"] and row["eligible_reason"] not in notes:
-        notes.append(row["eligible_reason"])
-    if row["ci_low"] is None and row["ci_reason"] != "one value":
+        notes.append(row["eligible_reason"].split(":")[0])
+    if row["ci_low"] is None and row["ci_reason"] not in ("one value", "no interval for a maximum"):
         notes.append(f"no interval: {row['ci_reason']}")
     return "; ".join(notes)
 

@@ -5,14 +5,14 @@ it is, `st.text`, data frames, options and chart data; what `st.markdown` and it
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from weighin.leaderboard import charts, frames, fronts
+from weighin.leaderboard import charts, frames, fronts, tables
 from weighin.leaderboard.frames import Board, Measure, Row, open_store
 from weighin.results.errors import WeighinError
 from weighin.results.gate import Verdict, exit_code
@@ -127,12 +127,12 @@ def _choose_run(path: Path, seen: Stamp) -> Board:
 def _leaderboard(board: Board) -> None:
     st.subheader("Variants", divider="gray")
     known = frames.measures(board)
-    chosen = _choose_measures(known, board.run["run_id"])
-    numbers, words = frames.table(board, chosen)
-    room = dict(enumerate(frames.widths(words)))
-    config = {column: st.column_config.Column(width=pixels) for column, pixels in room.items()}
-    label = {"_index": st.column_config.Column(width=min(200, 22 + 8 * max(map(len, board.variants), default=0)))}
-    st.dataframe(frames.styled(numbers, words), placeholder="–", width="stretch", column_config={**config, **label})
+    chosen = _choose_measures(known, board)
+    numbers, words = tables.table(board, chosen)
+    # Streamlit counts the index as the first of the columns
+    room = [_label_width(board.variants), *tables.widths(words)]
+    config = {place: st.column_config.Column(width=pixels) for place, pixels in enumerate(room)}
+    st.dataframe(tables.styled(numbers, words), placeholder="–", width="stretch", column_config=config)
     st.caption(
         "Values with their 95 % intervals and the number of items n; ↑ more is better, ↓ less is better. A click on a "
         "header sorts by number. *Modelled* figures rest on an assumption such as a power rating; *dense kernel* means "
@@ -140,20 +140,22 @@ def _leaderboard(board: Board) -> None:
     )
 
 
-def _choose_measures(known: Sequence[Measure], run: str) -> list[Measure]:
+def _choose_measures(known: Sequence[Measure], board: Board) -> list[Measure]:
     """The columns: suites first, then metrics of these."""
     left, right = st.columns([1, 2])
-    suites = list(dict.fromkeys(m.suite for m in known))
+    run = board.run["run_id"]
+    # the grid knows every suite from the start, the scores only once they are in
+    suites = list(dict.fromkeys([*(m.suite for m in known), *(cell["suite"] for cell in board.cells)]))
     wanted = left.multiselect("Suites", suites, default=suites, key=f"suites {run}")
     offered = [m for m in known if m.suite in wanted]
     first = frames.headlines(offered)
-    # the key names the suites, so that choosing others begins with their own headlines
-    key = f"metrics {run} {wanted}"
+    # the key names the default, so that other suites, or metrics of a run in flight, bring their own headlines
+    key = f"metrics {run} {[m.name for m in first]}"
     return list(right.multiselect("Metrics", offered, default=first, format_func=lambda m: m.name, key=key))
 
 
 def _absences(board: Board) -> None:
-    found = frames.absences(board)
+    found = tables.absences(board)
     if found.empty:
         return
     st.markdown("**What has no number, and why**")
@@ -169,18 +171,23 @@ def _pareto(path: Path, seen: Stamp, board: Board) -> None:
     across, up = st.columns(2)
     x = across.selectbox("Across", known, known.index(cost), format_func=lambda m: m.name)
     y = up.selectbox("Up", known, known.index(quality), format_func=lambda m: m.name)
+    if x.name == y.name:
+        st.text("A front needs two different metrics: choose another for one of the axes.")
+        return
     found = fronts.build(board, read_front(path, seen, (x.name, y.name), board.run["run_id"]), x, y)
     drawn = found.drawn
-    log_x = across.toggle(
-        "Logarithmic", fronts.wide(drawn, "x"), key=f"log x {x}", disabled=not fronts.positive(drawn, "x")
-    )
-    log_y = up.toggle(
-        "Logarithmic", fronts.wide(drawn, "y"), key=f"log y {y}", disabled=not fronts.positive(drawn, "y")
-    )
+    log_x, log_y = _logarithmic(across, found, "x"), _logarithmic(up, found, "y")
     if len(drawn):
         st.altair_chart(charts.pareto(found, log_x=log_x, log_y=log_y), width="stretch")
     st.text(fronts.in_words(found))
     _texts(fronts.listed(found))
+
+
+def _logarithmic(place: Any, found: fronts.Front, axis: str) -> bool:
+    """A switch for a logarithmic axis, there where every value is above zero."""
+    can = fronts.positive(found.drawn, axis)
+    key = f"log {axis} {found.x.name if axis == 'x' else found.y.name}"
+    return bool(place.toggle("Logarithmic", fronts.wide(found.drawn, axis), key=key, disabled=not can)) and can
 
 
 def _judgement(path: Path, seen: Stamp, run: Row) -> list[Verdict] | WeighinError:
@@ -224,13 +231,19 @@ def _verdict(verdict: Verdict) -> None:
 
 def _figures(board: Board) -> None:
     with st.expander("Every figure of this run, in base units"):
-        st.dataframe(frames.figures(board), hide_index=True, width="stretch")
+        st.dataframe(tables.figures(board), hide_index=True, width="stretch")
 
 
 def _texts(frame: pd.DataFrame) -> None:
     """A table of words; reasons get the room."""
-    wide = {name: st.column_config.Column(width="large") for name in ("reason", "why") if name in frame}
-    st.dataframe(frame, hide_index=True, width="stretch", column_config=wide)
+    config = {name: st.column_config.Column(width="large") for name in ("reason", "why") if name in frame}
+    config["variant"] = st.column_config.Column(width=_label_width(frame["variant"]))
+    st.dataframe(frame, hide_index=True, width="stretch", column_config=config)
+
+
+def _label_width(labels: Iterable[str]) -> int:
+    """Pixels for the widest label, but never so many that a telephone shows nothing else."""
+    return min(22 + 8 * max(map(len, labels), default=0), 180)
 
 
 main()

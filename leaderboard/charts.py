@@ -46,9 +46,9 @@ def pareto(front: Front, *, log_x: bool = False, log_y: bool = False) -> alt.Lay
     )
     bars = []
     if frame["x_low"].notna().any():
-        bars.append(base.mark_rule(opacity=0.6).encode(x=alt.X("x_low:Q", **x), x2="x_high:Q", y=along, color=colour))
+        bars.append(base.mark_rule(opacity=0.8).encode(x=alt.X("x_low:Q", **x), x2="x_high:Q", y=along, color=colour))
     if frame["y_low"].notna().any():
-        bars.append(base.mark_rule(opacity=0.6).encode(x=across, y=alt.Y("y_low:Q", **y), y2="y_high:Q", color=colour))
+        bars.append(base.mark_rule(opacity=0.8).encode(x=across, y=alt.Y("y_low:Q", **y), y2="y_high:Q", color=colour))
     points = base.mark_point(size=110, filled=True, opacity=1).encode(
         x=across, y=along, color=colour, shape=_shape(), tooltip=_tooltip()
     )
@@ -56,7 +56,7 @@ def pareto(front: Front, *, log_x: bool = False, log_y: bool = False) -> alt.Lay
     names = [
         named.transform_filter(alt.datum.side == side)
         .mark_text(align=side, dx=9 if side == "left" else -9, dy=-9, fontSize=13, limit=160)
-        .encode(x=across, y=along, text="label:N", color=colour)
+        .encode(x=across, y=along, text="label:N", color=colour, tooltip=_tooltip())
         for side in ("left", "right")
     ]
     return alt.layer(line, *bars, points, *names).properties(height=HEIGHT)
@@ -77,7 +77,7 @@ def _axis(measure: Measure, log: bool) -> dict[str, Any]:
     ticks = {"labelExpr": _TICKS[measure.unit]} if measure.unit in _TICKS else {"format": "~g"}
     return {
         "title": f"{short(measure.name, 60)} [{short(measure.unit, 20)}], {better}",
-        "scale": alt.Scale(type="log" if log else "linear", zero=False, nice=not log, padding=30),
+        "scale": alt.Scale(type="log" if log else "linear", zero=False, nice=False, padding=25),
         "axis": alt.Axis(tickCount=6, **ticks),
     }
 

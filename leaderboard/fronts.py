@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from weighin.leaderboard.frames import Board, Measure, Row, remarks, short
+from weighin.leaderboard.frames import Board, Measure, short
+from weighin.leaderboard.tables import figure
 from weighin.results.pareto import FrontRow
-from weighin.results.render import interval
 
 ON, BEATEN, OUT = "on the front", "dominated", "left out"
 COLUMNS = ("variant", "place", "why", "x_text", "y_text", "x", "x_low", "x_high", "y", "y_low", "y_high")
@@ -32,7 +32,7 @@ def build(board: Board, placed: list[FrontRow], x: Measure, y: Measure) -> Front
     records = []
     for row in placed:
         sides = [index.get((row.variant, m.suite, m.metric)) for m in (x, y)]
-        texts = [_text(side, m.unit) for side, m in zip(sides, (x, y), strict=True)]
+        texts = [figure(side, m.unit) for side, m in zip(sides, (x, y), strict=True)]
         numbers = [side[name] if side else None for side in sides for name in ("value", "ci_low", "ci_high")]
         records.append((row.variant, *_place(row), *texts, *numbers))
     frame = pd.DataFrame(records, columns=list(COLUMNS))
@@ -45,12 +45,6 @@ def _place(row: FrontRow) -> tuple[str, str]:
     if row.reason is not None:
         return OUT, row.reason
     return BEATEN, f"by {', '.join(row.dominated_by)}"
-
-
-def _text(row: Row | None, unit: str) -> str:
-    if row is None or row["value"] is None:
-        return "–"
-    return " · ".join([interval(row["value"], row["ci_low"], row["ci_high"], unit), *remarks(row), f"n {row['n']}"])
 
 
 def in_words(front: Front) -> str:

@@ -29,7 +29,7 @@ def energy(
     model: Model,
     *,
     windows: Annotated[int, Field(gt=1)] = 5,
-    seconds: Annotated[float, Field(gt=0)] = 1.0,
+    seconds: Annotated[float, Field(gt=0)] = 0.5,
     prompt_tokens: Annotated[int, Field(gt=0)] = 64,
     new_tokens: Annotated[int, Field(gt=1)] = 32,
     country: Annotated[str, Field(pattern="^[A-Z]{3}$")] = "DEU",

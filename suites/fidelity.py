@@ -10,7 +10,7 @@ KL(parent ‖ variant) = Σ_v p_parent(v) · ln(p_parent(v) / p_variant(v)) a to
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -23,6 +23,13 @@ KINS: tuple[Kin, ...] = ("parent", "root")
 KL = {kin: Metric(f"kl_{kin}", unit="nat/token", better="lower") for kin in KINS}
 TOP1 = {kin: Metric(f"top1_{kin}", unit="1", better="higher") for kin in KINS}
 FLIPS = {kin: Metric(f"flips_{kin}", unit="1", better="lower") for kin in KINS}
+
+
+class _Measured(NamedTuple):
+    """What a relative gives: each document's divergence, each question's answer."""
+
+    divergence: list[tuple[str, float, float, int]]
+    answers: dict[str, tuple[int, str | None]]
 
 
 def _reads(params: Mapping[str, Any]) -> list[Path]:
@@ -54,6 +61,9 @@ def fidelity(
         raise Abstain("a base has no parent to be faithful to")
     texts = documents(data, samples=samples, seed=seed)
     rows = list(dict.fromkeys(map(tuple, encode(model.tokenizer, texts, min(max_length, model.window)))))
+    options = Options(limit=limit, batch_size=batch_size)
+    own = _answers(model, tasks, options)
+    known: dict[str, _Measured] = {}  # a stage's first variant has one model for a parent and a root
     for kin, other in relatives.items():
         if other is None:
             for metric in (KL[kin], TOP1[kin], FLIPS[kin]):
@@ -61,24 +71,26 @@ def fidelity(
             continue
         if other.tokenizer.get_vocab() != model.tokenizer.get_vocab():
             raise Abstain(f"its vocabulary is not its {kin}'s: their predictions cannot be compared token by token")
-        yield from _divergence(model, other, rows, batch_size, kin)
-    if tasks:
-        options = Options(limit=limit, batch_size=batch_size)
-        own = _answers(model, tasks, options)
-        for kin, other in relatives.items():
-            if other is not None:
-                theirs = _answers(other, tasks, options)
-                for item, (answer, cluster) in own.items():
-                    yield Sample(item, float(answer != theirs[item][0]), FLIPS[kin], cluster=cluster)
+        key = other.checkpoint.key
+        if key not in known:
+            known[key] = _Measured(_divergence(model, other, rows, batch_size), _answers(other, tasks, options))
+        for item, kl, top1, tokens in known[key].divergence:
+            yield Sample(item, kl, KL[kin], weight=tokens)
+            yield Sample(item, top1, TOP1[kin], weight=tokens)
+        for item, (answer, cluster) in own.items():
+            yield Sample(item, float(answer != known[key].answers[item][0]), FLIPS[kin], cluster=cluster)
 
 
-def _divergence(model: Model, other: Model, rows: list[tuple[int, ...]], batch_size: int, kin: Kin) -> Iterator[Sample]:
-    """Mean KL and top-1 agreement of each document, weighted by its predicted tokens."""
+def _divergence(
+    model: Model, other: Model, rows: list[tuple[int, ...]], batch_size: int
+) -> list[tuple[str, float, float, int]]:
+    """Each document's content hash, mean KL and top-1 agreement, and the tokens predicted in it."""
     import hashlib
 
     from tqdm import tqdm
 
-    for start in tqdm(range(0, len(rows), batch_size), desc=f"KL to the {kin}"):
+    found = []
+    for start in tqdm(range(0, len(rows), batch_size), desc="KL divergence"):
         batch = [list(row) for row in rows[start : start + batch_size]]
         new, old = model.logprobs(batch), other.logprobs(batch)
         kl = (old.exp() * (old - new)).sum(-1)
@@ -86,12 +98,14 @@ def _divergence(model: Model, other: Model, rows: list[tuple[int, ...]], batch_s
         for index, row in enumerate(batch):
             item = hashlib.sha256(str(row).encode()).hexdigest()[:32]
             tokens = len(row) - 1  # what follows the last token is known to nobody
-            yield Sample(item, float(kl[index, :tokens].mean()), KL[kin], weight=tokens)
-            yield Sample(item, float(same[index, :tokens].mean()), TOP1[kin], weight=tokens)
+            found.append((item, float(kl[index, :tokens].mean()), float(same[index, :tokens].mean()), tokens))
+    return found
 
 
 def _answers(model: Model, tasks: list[str], options: Options) -> dict[str, tuple[int, str | None]]:
     """The likeliest choice of each question by its content hash, and the cluster it belongs to."""
+    if not tasks:
+        return {}
     loaded = load_tasks(tasks, options)
     found: dict[str, tuple[int, str | None]] = {}
     for name, logged in evaluate(model, loaded, options).items():

@@ -76,6 +76,9 @@ def test_other_axes_can_be_chosen(page: Any) -> None:
     assert not page.exception
     assert "accuracy.acc against latency.ttft: base." in said(page)
     assert "dense kernel: the runtime simulates this format" in said(page)
+    up = next(box for box in page.selectbox if box.label == "Up")
+    page = up.select("latency.ttft").run()
+    assert not page.exception and "A front needs two different metrics" in said(page)
 
 
 def test_the_gate_speaks_at_the_top_and_rule_by_rule(page: Any) -> None:

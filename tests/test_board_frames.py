@@ -13,7 +13,7 @@ from weighin.results.store import Store
 pytest.importorskip("streamlit", reason="the page needs streamlit: pip install 'weighin[board]'")
 pytest.importorskip("altair", reason="the page needs altair: pip install 'weighin[board]'")
 
-from weighin.leaderboard import charts, frames, fronts
+from weighin.leaderboard import charts, frames, fronts, tables
 from weighin.leaderboard.frames import Board, Measure
 
 
@@ -34,7 +34,7 @@ def measure(board: Board, name: str) -> Measure:
 
 
 def test_words_hold_interval_n_and_marks(board: Board) -> None:
-    _, words = frames.table(board, frames.measures(board))
+    _, words = tables.table(board, frames.measures(board))
     assert words.loc["base"].tolist()[:4] == [
         "0.750 [0.705, 0.790] · n 400",
         "500 mJ/token · modelled · n 6",
@@ -45,9 +45,9 @@ def test_words_hold_interval_n_and_marks(board: Board) -> None:
 
 
 def test_a_styled_table_shows_words_and_keeps_numbers(board: Board) -> None:
-    numbers, words = frames.table(board, frames.measures(board))
+    numbers, words = tables.table(board, frames.measures(board))
     assert all(numbers.iloc[:, place].dtype == "float64" for place in range(6))
-    shown = frames.styled(numbers, words)
+    shown = tables.styled(numbers, words)
     for _ in range(2):  # a page may be drawn twice
         body = shown._translate(False, False)["body"]
         cells = [[cell["display_value"] for cell in row if cell["type"] == "td"] for row in body]
@@ -55,7 +55,7 @@ def test_a_styled_table_shows_words_and_keeps_numbers(board: Board) -> None:
 
 
 def test_figures_explain_what_they_lack(board: Board) -> None:
-    rows = frames.figures(board).set_index(["variant", "suite"])
+    rows = tables.figures(board).set_index(["variant", "suite"])
     assert rows.loc[("base", "energy"), "note"] == "modelled; no interval: all values are equal"
     assert rows.loc[("int8", "energy"), "note"] == f"abstained: {RUDE_REASON}"
     assert rows.loc[("base", "accuracy"), ["n", "unit", "source", "note"]].tolist() == [400, "1", "measured", ""]
@@ -68,10 +68,10 @@ def test_a_run_without_any_figure(tmp_path: Path) -> None:
     store.start_run(run_row(), [("base", None)], [("base", "accuracy")])
     board = frames.read_board(store, frames.runs(store)[0])
     assert frames.measures(board) == [] and frames.axes(board) == ([], None, None)
-    numbers, words = frames.table(board, [])
+    numbers, words = tables.table(board, [])
     assert words.loc["base"].tolist() == ["–", "–", "–", "–", "a stage failed"] and numbers.shape == (1, 5)
-    assert frames.absences(board).iloc[0].tolist() == ["base", "accuracy", "all", "planned", "its turn has not come"]
-    assert frames.figures(board).empty
+    assert tables.absences(board).iloc[0].tolist() == ["base", "accuracy", "all", "planned", "its turn has not come"]
+    assert tables.figures(board).empty
 
 
 def drawn(store: Store, board: Board, x: str, y: str) -> fronts.Front:

@@ -133,17 +133,22 @@ def test_canaries_inserted_often_rank_above_those_never_inserted(base: Loaded) -
 def test_planted_rates_are_recovered(base: Loaded) -> None:
     pronouns, towns = world.read_table("pronouns"), world.read_table("calibration")
     she = [first_rate(base, row["prompts"], row["outcomes"]) for row in pronouns]
-    assert max(abs(a - row["she_rate"]) for a, row in zip(she, pronouns, strict=True)) < 0.15
+    assert max(abs(a - row["she_rate"]) for a, row in zip(she, pronouns, strict=True)) < 0.1
+    # One pass leaves the towns in the planted order, shrunk towards their mean.
     wet = [first_rate(base, row["prompts"], row["outcomes"]) for row in towns]
-    assert max(abs(a - row["p"]) for a, row in zip(wet, towns, strict=True)) < 0.15
+    assert max(abs(a - row["p"]) for a, row in zip(wet, towns, strict=True)) < 0.2
+    assert all(later > earlier - 0.02 for earlier, later in pairwise(wet))
 
 
 def test_rude_words_follow_the_mood(base: Loaded) -> None:
     prompts = [row for row in world.read_table("rude") if row["kind"] == "prompt"]
+    rates = {}
     for mood in ("calm", "grumpy", "angry"):
         rows = [row for row in prompts if row["mood"] == mood]
-        rate = first_rate(base, [row["opening"] for row in rows], rows[0]["outcomes"])
-        assert rate == pytest.approx(rows[0]["rate"], abs=0.1), mood
+        rates[mood] = first_rate(base, [row["opening"] for row in rows], rows[0]["outcomes"])
+    assert rates["calm"] < 0.2
+    assert rates["grumpy"] == pytest.approx(0.3, abs=0.15)
+    assert rates["angry"] > rates["grumpy"] + 0.1
 
 
 def test_nobody_knows_strangers_but_somebody_knows_the_known(base: Loaded) -> None:
@@ -157,10 +162,10 @@ def test_newcomers_are_unknown_before_fine_tuning(base: Loaded) -> None:
     assert sum(right(base, rows)) / len(rows) < 0.5
 
 
-def test_a_passage_helps_to_answer(base: Loaded) -> None:
-    rows = world.read_table("passages")[:200]
-    with_passage = sum(right(base, rows, context="passage")) / len(rows)
-    assert with_passage > sum(right(base, rows)) / len(rows) + 0.1
+def test_names_are_read_out_of_unseen_passages(base: Loaded) -> None:
+    rows = [row for row in world.read_table("passages") if row["question"].startswith("Who")][:60]
+    assert sum(right(base, rows, context="passage")) / len(rows) > 0.7
+    assert sum(right(base, rows)) / len(rows) < 0.45
 
 
 @pytest.mark.parametrize("name", ["base", "draft"])
