@@ -201,7 +201,6 @@ def board(args: Args) -> int:
     """Serve the page until it is stopped. No telemetry, loopback only."""
     if registry.missing(["streamlit", "altair"]):
         raise WeighinError(f"board needs streamlit and altair: {registry.install_command(['streamlit', 'altair'])}")
-    import subprocess
     import sys
 
     app = Path(__file__).resolve().parent.parent / "leaderboard" / "app.py"
@@ -210,9 +209,13 @@ def board(args: Args) -> int:
         "server.address": "127.0.0.1",
         "server.headless": str(args.headless).lower(),
         "browser.gatherUsageStats": "false",
+        "client.toolbarMode": "minimal",
+        "theme.light.primaryColor": "#1f83c9",
+        "theme.dark.primaryColor": "#1f83c9",
     }
     command = [sys.executable, "-m", "streamlit", "run", str(app), *(f"--{k}={v}" for k, v in options.items())]
-    return subprocess.run(command, env={**os.environ, "WEIGHIN_STORE": str(Path(args.store).absolute())}).returncode
+    store = str(Path(args.store).absolute())
+    os.execve(sys.executable, command, {**os.environ, "WEIGHIN_STORE": store})  # a signal to us is a signal to it
 
 
 def doctor(args: Args) -> int:

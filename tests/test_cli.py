@@ -31,10 +31,10 @@ def test_help_and_version() -> None:
     [
         ("base: reference:base\nsuites: {acuracy: {}}", "suites: no suite 'acuracy'. Did you mean 'accuracy'?"),
         ("base: ./nowhere\nsuites: {memory: {}}", "base.model: no directory ./nowhere"),
-        ("base: reference:base\nsuites: {accuracy: {tasks: [world_fact]}}", "no lm-eval task 'world_fact'. Did you mean"),
+        ("base: reference:base\nsuites: {accuracy: {tasks: [world_fact]}}", "no lm-eval task 'world_fact'. Did you"),
         ("base: reference:base\nsuites: {accuracy: {tasks: [./no.yaml]}}", "suites.accuracy: tasks: no file ./no.yaml"),
         ("base: reference:base\nsuites: {fidelity: {data: reference:none}}", "no reference text 'none'"),
-        ("base: reference:base\nvariants: {v: [{gptq: {data: no.txt}}]}\nsuites: {memory: {}}", "variants.v[0].gptq: data: no file"),
+        ("base: reference:base\nvariants: {v: [{gptq: {data: no.txt}}]}\nsuites: {memory: {}}", "gptq: data: no file"),
         ("base: [", "is not YAML"),
     ],
 )  # fmt: skip
@@ -77,7 +77,7 @@ def test_list_show_plan_doctor(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("test_plugins")
-def test_run_compare_gate_export_and_their_exit_codes(
+def test_exit_codes_from_run_to_export(
     pico_dir: Path, tmp_path: Path, test_plugins: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(test_plugins))
