@@ -25,7 +25,7 @@ def identify(model: TransformersModel) -> dict[str, Any]:
     for tensor in _unique(tensors(model.module)):
         dtypes[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
     layers = dict(linear_layers(model.module))
-    zeros, elements, packed = _census(layers)
+    elements, sparsity, packed = _census(layers)
     distance, reason = _distance(model)
     declared = getattr(model.module.config, "quantization_config", None) is not None
     return {
@@ -35,7 +35,7 @@ def identify(model: TransformersModel) -> dict[str, Any]:
         "dtypes": dict(dtypes),
         "form": "packed" if packed else "simulated" if declared else "dense",
         "kernel": kernel,
-        "sparsity": zeros / elements if elements else 0.0,
+        "sparsity": sparsity,
         "distance": distance,
         "distance_reason": reason,
         "serving": dict(model.serving),
@@ -72,16 +72,17 @@ def matrix(layer: Any) -> Any:
         return (out - bias.float() if bias is not None else out).T
 
 
-def _census(layers: dict[str, Any]) -> tuple[int, int, bool]:
-    """Zeros and elements of the matrices, and whether they are kept in fewer than 16 bits a weight."""
-    zeros = elements = resident = 0
+def _census(layers: dict[str, Any]) -> tuple[int, float, bool]:
+    """Elements of the matrices, share of zeros in those but the head, and whether they take fewer than 16 bits each."""
+    elements = pruned_of = zeros = resident = 0
     for name, layer in layers.items():
         weight = matrix(layer)
         elements += weight.numel()
-        if "lm_head" not in name:
+        if "lm_head" not in name:  # no stage prunes the head, which often is the embedding
+            pruned_of += weight.numel()
             zeros += int((weight == 0).sum())
         resident += sum(t.numel() * t.element_size() for t in _unique(tensors(layer)))
-    return zeros, elements, bool(elements) and resident / elements < 1.9
+    return elements, zeros / pruned_of if pruned_of else 0.0, bool(elements) and resident / elements < 1.9
 
 
 def _rest(module: Any, layers: set[str]) -> int:
