@@ -26,7 +26,8 @@ def corpus(plan: Plan | None = None) -> Iterator[str]:
 def tables(plan: Plan | None = None) -> dict[str, list[Row]]:
     """Every truth table by name, rows as JSON objects. `copies` is the exact number in one pass of `corpus(plan)`."""
     plan = plan or Plan()
-    facts, exam = world_memory.facts_table(plan), world_memory.exam_table(plan)
+    facts = _mixed(plan, "facts", world_memory.facts_table(plan))
+    exam = _mixed(plan, "exam", world_memory.exam_table(plan))
     low, high = min(plan.fact_copies), max(plan.fact_copies)
     return {
         "facts": facts,
@@ -47,6 +48,13 @@ def tables(plan: Plan | None = None) -> dict[str, list[Row]]:
         "tune": world_memory.tune_table(plan),
         "tune_facts": world_memory.tune_facts_table(plan),
     }
+
+
+def _mixed(plan: Plan, name: str, rows: list[Row]) -> list[Row]:
+    """Rows in a seeded order: whoever takes the first N gets every dose, not the rarest."""
+    mixed = list(rows)
+    rng(plan, name, "order").shuffle(mixed)
+    return mixed
 
 
 def _calibration_text(plan: Plan) -> list[Row]:
