@@ -48,7 +48,7 @@ def measure(
     return samples
 
 
-def _named(plugin: Suite[Any], samples: Iterator[Sample], suite: str) -> Iterator[Sample]:
+def _named(plugin: Suite[...], samples: Iterator[Sample], suite: str) -> Iterator[Sample]:
     """A sample without a metric is the suite's only one."""
     for sample in samples:
         if sample.metric is not None:

@@ -3,9 +3,8 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from weighin.harness.plugin import Checkpoint, Model
 
@@ -42,12 +41,12 @@ class TransformersModel:
         if torch.cuda.is_available():
             options["device_map"] = "cuda"
         self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=remote)
-        self.module = AutoModelForCausalLM.from_pretrained(folder, **options).eval()
+        self.module: Any = AutoModelForCausalLM.from_pretrained(folder, **options).eval()
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self._kin: dict[str, Model | None] = {}
 
-    @cached_property
+    @property
     def serving(self) -> Mapping[str, Any]:
         path = self.checkpoint.path / SERVING
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
@@ -92,7 +91,8 @@ class TransformersModel:
             found: Model | None = None
             if kin is not None:
                 found = next((m for m in self._kin.values() if m and m.checkpoint.key == kin.key), None)
-                found = found or TransformersModel(kin, {}, self.loading)
+                if found is None:
+                    found = cast(Model, TransformersModel(kin, {}, self.loading))
             self._kin[which] = found
         return self._kin[which]
 

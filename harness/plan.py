@@ -138,7 +138,7 @@ def protocol(name: str, params: Mapping[str, Any], spec: Spec) -> dict[str, Any]
     }
 
 
-def _reads(plugin: Stage[Any] | Suite[Any], params: Mapping[str, Any], where: str) -> list[Path]:
+def _reads(plugin: Stage[...] | Suite[...], params: Mapping[str, Any], where: str) -> list[Path]:
     try:
         return list(plugin.reads(params)) if plugin.reads else []
     except WeighinError as error:

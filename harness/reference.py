@@ -1,5 +1,8 @@
 """The reference models: a small family of Llama architecture, trained here on the reference world's text."""
 
+# A table of keyword arguments has one value type, the configuration it fills has many.
+# pyright: reportArgumentType=false
+
 import csv
 import math
 import time

@@ -80,15 +80,15 @@ def load(kind: Kind, name: str) -> Any:
     return plugin
 
 
-def stage(name: str) -> Stage[Any]:
+def stage(name: str) -> Stage[...]:
     """The stage of that name."""
-    plugin: Stage[Any] = load("stage", name)
+    plugin: Stage[...] = load("stage", name)
     return plugin
 
 
-def suite(name: str) -> Suite[Any]:
+def suite(name: str) -> Suite[...]:
     """The suite of that name."""
-    plugin: Suite[Any] = load("suite", name)
+    plugin: Suite[...] = load("suite", name)
     return plugin
 
 

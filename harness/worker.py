@@ -185,7 +185,7 @@ def _bars_to(channel: Connection) -> None:
                 channel.send((str(bar.desc or "").rstrip(": "), int(bar.n), int(bar.total) if bar.total else None))
         return True
 
-    tqdm.display = display
+    tqdm.display = display  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @contextlib.contextmanager

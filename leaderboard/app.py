@@ -132,7 +132,7 @@ def _leaderboard(board: Board) -> None:
     # Streamlit counts the index as the first of the columns
     room = [_label_width(board.variants), *tables.widths(words)]
     config = {place: st.column_config.Column(width=pixels) for place, pixels in enumerate(room)}
-    st.dataframe(tables.styled(numbers, words), placeholder="–", width="stretch", column_config=config)
+    st.dataframe(tables.styled(numbers, words), placeholder="–", width="stretch", column_config=config)  # pyright: ignore[reportArgumentType]
     st.caption(
         "Values with their 95 % intervals and the number of items n; ↑ more is better, ↓ less is better. A click on a "
         "header sorts by number. *Modelled* figures rest on an assumption such as a power rating; *dense kernel* means "
@@ -222,7 +222,7 @@ def _verdict(verdict: Verdict) -> None:
     rule = verdict.rule
     word, colour, icon = OUTCOMES[verdict.outcome]
     left, right = st.columns([1, 6])
-    left.badge(word, icon=icon, color=colour)
+    left.badge(word, icon=icon, color=colour)  # pyright: ignore[reportArgumentType]
     watch = ", watched only" if rule.role == "watch" else ""
     sides = f"{frames.short(rule.variant)} against {frames.short(rule.against)}"
     told = f"{frames.short(verdict.metric)}: {sides}, margin {rule.margin:g}{watch}"

@@ -1,5 +1,8 @@
 """Altair charts in one theme, safe for colour-blind eyes on light and dark ground. Outside text is only ever data."""
 
+# Altair generates its constructors' types and they are narrower than what it takes.
+# pyright: reportArgumentType=false, reportReturnType=false
+
 from typing import Any
 
 import altair as alt
