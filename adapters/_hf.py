@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weighin.harness import Checkpoint, WeighinError
+from weighin.harness import Checkpoint, WeighinError, outline
+from weighin.harness.outline import ADAPTER
+from weighin.harness.structure import pretrained
 
 if TYPE_CHECKING:
     import torch
 
-ADAPTER = "adapter_config.json"
 COMPANIONS = (
     "tokenizer*",
     "special_tokens_map.json",
@@ -35,14 +36,7 @@ def dense(parent: Checkpoint, out: Path, stage: str) -> Iterator[Path]:
     Raises WeighinError if they are already packed. A LoRA adapter kept beside its base is merged first (in a folder
     of its own, which goes when the block ends): a stage that rewrites weights must see the ones that really act.
     """
-    config = _config(parent.path)
-    packed = config.get("quantization_config")
-    if packed is not None:
-        method = packed.get("quant_method", "unknown method") if isinstance(packed, dict) else "unknown method"
-        raise WeighinError(
-            f"{stage}: the parent's weights are already quantised ({method}), and {stage} needs dense ones. "
-            f"Put {stage} before the quantising stage of the chain. Parent: {parent.path}"
-        )
+    outline.dense(stage, outline.read(parent.path))
     if not is_adapter(parent.path):
         yield parent.path
         return
@@ -59,10 +53,8 @@ def is_adapter(path: Path) -> bool:
 
 def load(path: Path, **options: Any) -> Any:
     """The causal language model of a directory, in its own dtype unless `options` say otherwise."""
-    from transformers import AutoModelForCausalLM
-
     safe = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
-    return AutoModelForCausalLM.from_pretrained(path, **{"dtype": "auto", **safe, **options}).eval()
+    return pretrained(path, **{"dtype": "auto", **safe, **options}).eval()
 
 
 def load_float32(path: Path) -> tuple[Any, "torch.dtype"]:
@@ -124,17 +116,6 @@ def head_names(model: Any) -> list[str]:
     """Names of the output head, as libraries want them to leave it alone."""
     head = model.get_output_embeddings()
     return [name for name, module in model.named_modules() if module is head and head is not None]
-
-
-def _config(path: Path) -> dict[str, Any]:
-    name = ADAPTER if is_adapter(path) else "config.json"
-    try:
-        config = json.loads((path / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeighinError(f"{path / name}: cannot be read ({error})") from None
-    if name == ADAPTER:
-        return _config(Path(config["base_model_name_or_path"]))
-    return dict(config)
 
 
 def _merged(path: Path) -> Any:

@@ -9,13 +9,19 @@ mode decoding is slower than in 16 bits, because every use of a layer dequantise
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from weighin.adapters._hf import dense, linears, load, save
-from weighin.harness import Checkpoint, WeighinError, stage
+from weighin.harness import Checkpoint, Outline, WeighinError, outline, stage
 
 
-@stage(needs=("torchao", "transformers", "torch"))
+def _foresee(parent: Outline, params: Mapping[str, Any]) -> Outline:
+    return outline.dense("int8", parent).but(packed="torchao")
+
+
+@stage(needs=("torchao", "transformers", "torch"), foresee=_foresee)
 def int8(parent: Checkpoint, out: Path) -> None:
     """Round every linear layer but the head to int8; they stay int8 in memory."""
     with dense(parent, out, "int8") as source:

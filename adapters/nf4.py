@@ -7,14 +7,19 @@ Costs: seconds, and no data. Buys: about a quarter of the memory of 16-bit linea
 decoding that is faster than in 16 bits even on a CPU, where it is bound by memory; long prompts are read more slowly.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from weighin.adapters._hf import dense, load, save
-from weighin.harness import Checkpoint, WeighinError, stage
+from weighin.harness import Checkpoint, Outline, WeighinError, outline, stage
 
 
-@stage(needs=("bitsandbytes", "accelerate", "transformers", "torch"))
+def _foresee(parent: Outline, params: Mapping[str, Any]) -> Outline:
+    return outline.dense("nf4", parent).but(packed="bitsandbytes")
+
+
+@stage(needs=("bitsandbytes", "accelerate", "transformers", "torch"), foresee=_foresee)
 def nf4(
     parent: Checkpoint, out: Path, *, quant_type: Literal["nf4", "fp4"] = "nf4", double_quant: bool = False
 ) -> None:

@@ -19,7 +19,7 @@ from pydantic import Field, PositiveInt
 
 from weighin.adapters._calibrate import Calibration, calibrate
 from weighin.adapters._hf import dense, linears, load_float32, save
-from weighin.harness import Checkpoint, WeighinError, stage
+from weighin.harness import Checkpoint, Outline, WeighinError, outline, stage
 from weighin.harness.text import text_files
 
 if TYPE_CHECKING:
@@ -33,10 +33,19 @@ def _reads(params: Mapping[str, Any]) -> list[Path]:
     return [] if params["method"] == "magnitude" else text_files(params)
 
 
+def _foresee(parent: Outline, params: Mapping[str, Any]) -> Outline:
+    if params["pattern"] != "unstructured" and params["sparsity"] != 0.5:
+        raise WeighinError(
+            f"sparsity: the pattern {params['pattern']} is half zeros, so only 0.5 fits (got {params['sparsity']})"
+        )
+    return outline.dense("prune", parent)
+
+
 @stage(
     needs=("llmcompressor", "compressed_tensors", "transformers", "torch", "datasets"),
     reads=_reads,
     example={"samples": 4, "max_length": 64},
+    foresee=_foresee,
 )
 def prune(
     parent: Checkpoint,
@@ -51,8 +60,6 @@ def prune(
     seed: int = 0,
 ) -> None:
     """Zero a share of every linear layer but the head. Magnitude reads no data."""
-    if pattern != "unstructured" and sparsity != 0.5:
-        raise WeighinError(f"prune.sparsity: the pattern {pattern} is half zeros, so only 0.5 fits (got {sparsity})")
     with dense(parent, out, "prune") as source:
         model, dtype = load_float32(source)
         _check_pattern(model, pattern)

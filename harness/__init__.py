@@ -1,5 +1,6 @@
 """What a plugin imports: the nouns, the two decorators and the error that a user may see."""
 
+from weighin.harness.outline import Outline
 from weighin.harness.plugin import Abstain, Checkpoint, Model, Stage, Suite, stage, suite
 from weighin.results.errors import WeighinError
 from weighin.results.records import Metric, Sample, Source
@@ -9,6 +10,7 @@ __all__ = [
     "Checkpoint",
     "Metric",
     "Model",
+    "Outline",
     "Sample",
     "Source",
     "Stage",

@@ -1,5 +1,6 @@
 """What is done inside a worker process: run a stage, establish an identity, run a suite."""
 
+import inspect
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -13,10 +14,19 @@ from weighin.results.errors import WeighinError
 from weighin.results.records import Sample
 
 
-def make(stage: str, params: Mapping[str, Any], parent: Checkpoint, out: Path) -> None:
-    """Run a stage into the empty directory `out`. Raises WeighinError when it wrote nothing."""
+def make(
+    stage: str, params: Mapping[str, Any], parent: Checkpoint, out: Path, others: Mapping[str, list[Checkpoint]]
+) -> None:
+    """Run a stage into the empty directory `out`; `others` are the checkpoints that its parameters name.
+
+    Raises WeighinError when it wrote nothing.
+    """
     _seed(params)
-    registry.stage(stage)(parent, out, **_typed("stage", stage, params))
+    given = _typed("stage", stage, params)
+    for name, found in others.items():
+        argument = name if name in given else f"{name}_"
+        given[argument] = found if isinstance(given[argument], list) else found[0]
+    registry.stage(stage)(parent, out, **given)
     if not any(out.iterdir()):
         raise WeighinError(f"stage {stage} wrote nothing")
 
@@ -61,8 +71,10 @@ def _named(plugin: Suite[...], samples: Iterator[Sample], suite: str) -> Iterato
 
 def _typed(kind: registry.Kind, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters as the plugin's own types again; in a key they are plain JSON."""
-    checked = registry.load(kind, name).parameters.model_validate(dict(params))
-    return {field: getattr(checked, field) for field in type(checked).model_fields}
+    plugin = registry.load(kind, name)
+    checked = plugin.parameters.model_validate(dict(params))
+    arguments = (p.name for p in inspect.signature(plugin.call).parameters.values() if p.kind is p.KEYWORD_ONLY)
+    return {argument: getattr(checked, argument.rstrip("_")) for argument in arguments}
 
 
 def _seed(params: Mapping[str, Any]) -> None:

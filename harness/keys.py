@@ -121,7 +121,8 @@ def _helpers(file: Path) -> Iterator[Path]:
                 yield from _module_file(alias.name, None)
 
 
-CONTRACTS = {"__init__", "plugin"}
+CONTRACTS = {"__init__", "outline", "plugin"}
+"""What only describes; it changes no result."""
 
 
 def _module_file(name: str, beside: Path | None) -> Iterator[Path]:

@@ -5,27 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from weighin.harness import base, checkpoints, keys, machine, registry
-from weighin.harness.plugin import Checkpoint, Stage, Suite
-from weighin.harness.spec import Spec, Step
+from weighin.harness import base, keys, machine, registry
+from weighin.harness.chain import Chains, Link, reads
+from weighin.harness.plugin import Checkpoint
+from weighin.harness.spec import Spec
 from weighin.results.errors import WeighinError
 from weighin.results.store import Store
-
-
-@dataclass(frozen=True)
-class Link:
-    """One step of a chain with its key: a checkpoint that exists or will."""
-
-    key: str
-    parent: str
-    root: str
-    depth: int
-    step: Step
-
-    @property
-    def made(self) -> bool:
-        """Whether its checkpoint is on disk."""
-        return checkpoints.find(self.key) is not None
 
 
 @dataclass(frozen=True)
@@ -52,6 +37,8 @@ class Plan:
     cells: tuple[Cell, ...]
     unidentified: frozenset[str] = field(default_factory=frozenset)
     """Keys of variants whose identity this machine has not established yet."""
+    elsewhere: Mapping[str, Checkpoint] = field(default_factory=dict)
+    """Models that parameters name and that are no variant of the spec, by key."""
 
     def variant(self, label: str) -> str:
         """Key of a label's final checkpoint."""
@@ -60,12 +47,22 @@ class Plan:
 
     def to_make(self) -> list[Link]:
         """Links to make, parents first, each once: only those that something still open stands on."""
-        wanted = {c.label for c in self.cells if not c.held}
-        wanted |= {label for label in self.chains if self.variant(label) in self.unidentified}
+        known = {link.key: link for chain in self.chains.values() for link in chain}
         links: dict[str, Link] = {}
-        for label in self.chains:
-            if label in wanted:
-                links |= {link.key: link for link in self.chains[label] if not link.made}
+
+        def want(key: str) -> None:
+            link = known.get(key)
+            if link is None or link.key in links or link.made:
+                return
+            for other in (link.parent, *(k for several in link.others.values() for k in several)):
+                want(other)
+            links[link.key] = link
+
+        for cell in self.cells:
+            if not cell.held:
+                want(cell.variant)
+        for key in sorted(self.unidentified):
+            want(key)
         return list(links.values())
 
     def needs(self) -> set[str]:
@@ -79,37 +76,27 @@ class Plan:
 
 
 def make_plan(spec: Spec, store: Store, *, download: bool = True, again: Iterable[str] = ()) -> Plan | None:
-    """The plan of a spec against what the store holds; None when the base is on the hub and may not be downloaded.
+    """The plan of a spec against what the store holds; None when a model is on the hub and may not be downloaded.
 
-    `again` names suites that are measured anew although the store holds them. Raises WeighinError.
+    `again` names suites that are measured anew although the store holds them. Raises WeighinError, among others for a
+    chain whose stages cannot work on what the ones before them make.
     """
     found = base.resolve(spec.base, download=download)
-    if found is None:
+    chains = Chains(spec, found, download=download)
+    if found is None or chains.absent:
         return None
-    links = {label: _links(chain, found.key) for label, chain in spec.chains.items()}
+    links = chains.links
     cells = _cells(spec, links, found)
     held = store.held([c.evaluation_key for c in cells])
     fresh = set(again)
     cells = [_with_held(c, None if c.suite in fresh else held.get(c.evaluation_key)) for c in cells]
     variants = {links[label][-1].key if links[label] else found.key for label in links}
     known = {key for key in variants if store.identity(key, machine.machine_key()) is not None}
-    return Plan(spec, found, links, tuple(cells), frozenset(variants - known))
+    return Plan(spec, found, links, tuple(cells), frozenset(variants - known), chains.elsewhere)
 
 
 def _with_held(cell: Cell, held: str | None) -> Cell:
     return Cell(cell.label, cell.suite, cell.params, cell.variant, cell.evaluation_key, cell.protocol, held)
-
-
-def _links(chain: Iterable[Step], root: str) -> tuple[Link, ...]:
-    links: list[Link] = []
-    for step in chain:
-        plugin = registry.stage(step.stage)
-        parent = links[-1].key if links else root
-        code = keys.code_digest(registry.entry("stage", step.stage).file)
-        data = keys.files_digest(_reads(plugin, step.params, step.where))
-        key = keys.step_key(parent, step.stage, step.params, code, data, keys.versions(plugin.needs))
-        links.append(Link(key, parent, root, len(links) + 1, step))
-    return tuple(links)
 
 
 def _cells(spec: Spec, links: Mapping[str, tuple[Link, ...]], root: Checkpoint) -> list[Cell]:
@@ -127,19 +114,16 @@ def _cells(spec: Spec, links: Mapping[str, tuple[Link, ...]], root: Checkpoint) 
 def protocol(name: str, params: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
     """What must be alike before two results of a suite may be compared: parameters, data, code, versions, dtype."""
     plugin = registry.suite(name)
+    try:
+        data = keys.files_digest(reads(plugin, params))
+    except WeighinError as error:
+        raise WeighinError(f"suites.{name}: {error}") from None
     loader = Path(__file__).with_name("model.py")
     return {
         "suite": name,
         "params": dict(params),
-        "data": keys.files_digest(_reads(plugin, params, f"suites.{name}")),
+        "data": data,
         "code": keys.digest([keys.code_digest(registry.entry("suite", name).file), keys.code_digest(loader)]),
         "packages": keys.versions({*plugin.needs, "torch", "transformers"}),
         "dtype": spec.base.dtype,
     }
-
-
-def _reads(plugin: Stage[...] | Suite[...], params: Mapping[str, Any], where: str) -> list[Path]:
-    try:
-        return list(plugin.reads(params)) if plugin.reads else []
-    except WeighinError as error:
-        raise WeighinError(f"{where}: {error}") from None

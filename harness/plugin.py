@@ -4,8 +4,21 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, Protocol, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
+from weighin.harness.outline import Outline, read
 from weighin.results.errors import WeighinError
 from weighin.results.records import Metric, Sample
 
@@ -14,6 +27,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 Reads = Callable[[Mapping[str, Any]], Iterable[Path]]
+Foresee = Callable[[Outline, Mapping[str, Any]], Outline]
 
 
 class Abstain(WeighinError):
@@ -71,16 +85,47 @@ class Model(Protocol):
 
 
 def parameters_of(call: Callable[..., Any]) -> "type[BaseModel]":
-    """The pydantic schema of a plugin's keyword-only arguments, which are its YAML parameters."""
+    """The pydantic schema of a plugin's keyword-only arguments, which are its YAML parameters.
+
+    A `Checkpoint` is given by name in YAML: another variant's label or a model. An argument whose name would be a
+    Python keyword ends in an underscore (`with_`), which YAML leaves out.
+    """
     from pydantic import ConfigDict, create_model
 
     hints = get_type_hints(call, include_extras=True)
     fields: dict[str, Any] = {
-        p.name: (hints[p.name], ... if p.default is p.empty else p.default)
+        p.name.rstrip("_"): (_named(hints[p.name]), ... if p.default is p.empty else p.default)
         for p in inspect.signature(call).parameters.values()
         if p.kind is p.KEYWORD_ONLY
     }
     return create_model(call.__name__, __config__=ConfigDict(extra="forbid", strict=False), **fields)
+
+
+def _named(hint: Any) -> Any:
+    """A type with `str` in the place of every `Checkpoint`."""
+    if hint is Checkpoint:
+        return str
+    origin, inner = get_origin(hint), get_args(hint)
+    if not _mentions(hint):
+        return hint
+    if hasattr(hint, "__metadata__"):
+        from typing import Annotated
+
+        return Annotated[(_named(inner[0]), *hint.__metadata__)]
+    if origin is list:
+        return list[_named(inner[0])]  # type: ignore[misc]
+    return Union[tuple(_named(part) for part in inner)]  # noqa: UP007  (the parts are known at run time only)
+
+
+def _outlined(value: Any) -> Any:
+    """A parameter as `foresee` sees it: checkpoints as their outlines."""
+    if isinstance(value, list):
+        return [_outlined(each) for each in value]
+    return read(value.path) if isinstance(value, Checkpoint) else value
+
+
+def _mentions(hint: Any) -> bool:
+    return hint is Checkpoint or any(_mentions(part) for part in get_args(hint))
 
 
 @dataclass(frozen=True)
@@ -92,13 +137,24 @@ class Stage(Generic[P]):
     reads: Reads | None
     changes: Literal["weights", "serving"]
     example: Mapping[str, Any]
+    foresee: Foresee | None
 
     def __call__(self, parent: Checkpoint, out: Path, *args: P.args, **kwargs: P.kwargs) -> None:
+        if self.foresee:
+            bound = inspect.signature(self.call).bind(parent, out, *args, **kwargs)
+            bound.apply_defaults()
+            self.foresee(read(parent.path), {n.rstrip("_"): _outlined(v) for n, v in bound.kwargs.items()})
         self.call(parent, out, *args, **kwargs)
 
     @property
     def parameters(self) -> "type[BaseModel]":
         return parameters_of(self.call)
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The parameters that name other checkpoints."""
+        hints = get_type_hints(self.call, include_extras=True)
+        return tuple(name.rstrip("_") for name, hint in hints.items() if name != "parent" and _mentions(hint))
 
 
 @dataclass(frozen=True)
@@ -125,17 +181,20 @@ def stage(
     reads: Reads | None = None,
     changes: Literal["weights", "serving"] = "weights",
     example: Mapping[str, Any] | None = None,
+    foresee: Foresee | None = None,
 ) -> Callable[[Callable[Concatenate[Checkpoint, Path, P], None]], Stage[P]]:
     """Make a stage of a function `(parent, out, *, parameters)`.
 
     `needs` names the packages it imports: their versions enter the key, a missing one is reported with the command
     that installs it. `reads(parameters)` names the files whose content enters the key. `changes` says whether the
     weights must differ from the parent's; one that changes only how the model is served says `"serving"`. `example`
-    holds parameters for a quick trial, which its contract test uses.
+    holds parameters for a quick trial, which its contract test uses. `foresee(outline, parameters)` tells from the
+    parent's outline what the stage will make of it, or raises WeighinError where it cannot work: that is what `plan`
+    refuses. Parameters that name checkpoints come to it as their outlines.
     """
 
     def wrap(call: Callable[Concatenate[Checkpoint, Path, P], None]) -> Stage[P]:
-        return Stage(call, needs, reads, changes, example or {})
+        return Stage(call, needs, reads, changes, example or {}, foresee)
 
     return wrap
 

@@ -1,5 +1,7 @@
 """The folder is the registry: a plugin's name is its file's name. Listing reads names and docstrings, imports nothing.
 
+A file whose name would be a Python keyword ends in an underscore, which the plugin's name leaves out: `continue_.py`.
+
 A package of one's own brings more plugins through the entry-point groups `weighin.adapters` and `weighin.suites`; an
 entry point's name is the plugin's name and its value the module that holds a stage or suite of that name.
 """
@@ -39,7 +41,7 @@ def entries(kind: Kind) -> dict[str, Entry]:
     """Every plugin of a kind by name, the project's own first."""
     folder = Path(__file__).resolve().parent.parent / FOLDERS[kind]
     found = {
-        path.stem: Entry(kind, path.stem, f"weighin.{FOLDERS[kind]}.{path.stem}", path)
+        path.stem.rstrip("_"): Entry(kind, path.stem.rstrip("_"), f"weighin.{FOLDERS[kind]}.{path.stem}", path)
         for path in sorted(folder.glob("*.py"))
         if not path.stem.startswith("_")
     }
@@ -73,10 +75,11 @@ def suggest(name: str, allowed: Iterable[str]) -> str:
 def load(kind: Kind, name: str) -> Any:
     """The `Stage` or `Suite` itself. Imports the plugin's module, which imports nothing heavy."""
     found = entry(kind, name)
-    plugin = getattr(import_module(found.module), name, None)
+    function = found.file.stem if found.module.startswith("weighin.") else name
+    plugin = getattr(import_module(found.module), function, None)
     wanted = Stage if kind == "stage" else Suite
     if not isinstance(plugin, wanted):
-        raise WeighinError(f"{found.file}: a {kind} file holds a function {name!r} decorated with @{kind}")
+        raise WeighinError(f"{found.file}: a {kind} file holds a function {function!r} decorated with @{kind}")
     return plugin
 
 

@@ -12,8 +12,9 @@ from typing import Any
 from uuid import uuid4
 
 from weighin.harness import checkpoints, jobs, keys, machine, registry, worker
+from weighin.harness.chain import Link
 from weighin.harness.model import Loading
-from weighin.harness.plan import Cell, Link, Plan
+from weighin.harness.plan import Cell, Plan
 from weighin.harness.plugin import Checkpoint
 from weighin.harness.progress import Display
 from weighin.results.rows import EvaluationRow, IdentityRow, Machine, RunRow, VariantRow
@@ -87,11 +88,12 @@ class Run:
 
     def variant(self, label: str) -> None:
         """Make what a variant still lacks, then weigh it."""
-        wanted = {link.key for link in self.plan.to_make()}
-        for link in self.plan.chains[label]:
-            if link.key in wanted and link.key not in self.broken and not link.made:
+        ours = {link.key for link in self.plan.chains[label]}
+        for link in self.plan.to_make():
+            if link.key in ours and link.key not in self.broken:
                 self._make(link)
-            elif link.made:
+        for link in self.plan.chains[label]:
+            if link.made:
                 self._remember(link)
         key = self.plan.variant(label)
         if key in self.plan.unidentified and key not in self.broken:
@@ -103,14 +105,17 @@ class Run:
     # -- checkpoints --------------------------------------------------------------------------------------------
 
     def _make(self, link: Link) -> None:
-        if link.parent in self.broken:
-            self.broken[link.key] = self.broken[link.parent]
-            return
+        needed = (link.parent, *(key for several in link.others.values() for key in several))
+        for key in needed:
+            if key in self.broken:
+                self.broken[link.key] = self.broken[key]
+                return
         stage, parent = link.step.stage, self._checkpoint(link.parent)
         self.display.start(f"make {link.step.where}")
         with checkpoints.building(link.key) as folder:
             log = self._log(f"make-{keys.short(link.key)[:12]}-{stage}")
-            arguments = {"stage": stage, "params": link.step.params, "parent": parent, "out": folder}
+            others = {name: [self._checkpoint(key) for key in several] for name, several in link.others.items()}
+            arguments = {"stage": stage, "params": link.step.params, "parent": parent, "out": folder, "others": others}
             outcome = self._run(worker.Job(jobs.make, arguments, log))
             if outcome.status == "ok":
                 found = self._look(Checkpoint(folder, link.key), link.parent, link.root, log)
@@ -167,7 +172,9 @@ class Run:
         )
 
     def _checkpoint(self, key: str) -> Checkpoint:
-        return self.plan.base if key == self.plan.base.key else Checkpoint(checkpoints.place(key), key)
+        if key == self.plan.base.key:
+            return self.plan.base
+        return self.plan.elsewhere.get(key) or Checkpoint(checkpoints.place(key), key)
 
     def _relatives(self, parent: str | None, root: str) -> dict[str, Checkpoint]:
         """Those ancestors that are on disk; a base has none."""

@@ -186,7 +186,22 @@ def _steps(
             faults.append(f"{where}.{stage}: parameters are a mapping (got {_shown(params)})")
         else:
             checked = _params("stage", str(stage), params or {}, f"{where}.{stage}", seed, faults)
-            yield Step(str(stage), checked, f"{where}.{stage}")
+            made = Step(str(stage), checked, f"{where}.{stage}")
+            faults.extend(_unknown_names(made, chains))
+            yield made
+
+
+def _unknown_names(step: Step, chains: Mapping[str, Any]) -> Iterator[str]:
+    """Faults of parameters that name a variant: it stands above, or is a model."""
+    for name in registry.stage(step.stage).references if step.params else ():
+        given = step.params[name]
+        for each in given if isinstance(given, list) else [given]:
+            model = each is None or each.startswith("reference:") or any(sign in each for sign in "/~.")
+            if each not in chains and not model:
+                yield (
+                    f"{step.where}.{name}: no variant {each!r} above this one, and no model (a hub id, a directory, "
+                    f"reference:NAME). {registry.suggest(each, chains)}"
+                )
 
 
 def _params(

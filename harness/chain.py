@@ -1,0 +1,121 @@
+"""Chains of stages with their keys, and whether each stage can work on what the ones before it make."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from weighin.harness import base, checkpoints, keys, registry
+from weighin.harness.outline import Outline, read, unserved
+from weighin.harness.plugin import Checkpoint, Stage, Suite
+from weighin.harness.spec import Base, Spec, SpecError, Step
+from weighin.results.errors import WeighinError
+
+
+@dataclass(frozen=True)
+class Link:
+    """One step of a chain with its key: a checkpoint that exists or will."""
+
+    key: str
+    parent: str
+    root: str
+    depth: int
+    step: Step
+    others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Keys of the checkpoints that its parameters name."""
+
+    @property
+    def made(self) -> bool:
+        """Whether its checkpoint is on disk."""
+        return checkpoints.find(self.key) is not None
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a name in a spec stands for."""
+
+    key: str
+    outline: Outline
+
+
+class Chains:
+    """Every chain of a spec, followed from the base on.
+
+    Raises SpecError with a line for each stage that cannot work where it stands.
+    """
+
+    def __init__(self, spec: Spec, root: Checkpoint | None, *, download: bool) -> None:
+        self.download = download
+        self.elsewhere: dict[str, Checkpoint] = {}
+        """Models that parameters name, by key."""
+        self.links: dict[str, tuple[Link, ...]] = {}
+        """Each label's steps from the base on."""
+        self.absent = root is None
+        """Whether a model is not on this machine, so that keys mean nothing yet."""
+        self._root = _Known(root.key if root else "", read(root.path) if root else Outline())
+        self._known: dict[str, _Known] = {"base": self._root}
+        faults: dict[str, None] = {}
+        for label, steps in spec.chains.items():
+            self.links[label] = self._follow(label, steps, faults)
+        if faults:
+            raise SpecError("\n".join(faults))
+
+    def _follow(self, label: str, steps: Iterable[Step], faults: dict[str, None]) -> tuple[Link, ...]:
+        links: list[Link] = []
+        at = self._root
+        for step in steps:
+            try:
+                link, seen = self._link(step, at, len(links) + 1)
+            except WeighinError as error:
+                faults[f"{step.where}: {error}"] = None
+                break
+            links.append(link)
+            at = _Known(link.key, seen)
+        self._known[label] = at
+        return tuple(links)
+
+    def _link(self, step: Step, parent: _Known, depth: int) -> tuple[Link, Outline]:
+        plugin = registry.stage(step.stage)
+        named = {name: _several(step.params[name]) for name in plugin.references if step.params[name] is not None}
+        others = {name: tuple(self._find(each) for each in names) for name, names in named.items()}
+        seen = _foresee(step, plugin, parent.outline, others)
+        found = {name: tuple(known.key for known in several) for name, several in others.items()}
+        code = keys.code_digest(registry.entry("stage", step.stage).file)
+        data = keys.files_digest(reads(plugin, step.params))
+        params = {**step.params, **found}  # a label is a name for a checkpoint, and only the checkpoint counts
+        key = keys.step_key(parent.key, step.stage, params, code, data, keys.versions(plugin.needs))
+        return Link(key, parent.key, self._root.key, depth, step, found), seen
+
+    def _find(self, name: str) -> _Known:
+        """What a parameter names: a label of the spec, or else a model."""
+        if name not in self._known:
+            found = base.resolve(Base(model=name), download=self.download)
+            if found is None:
+                self.absent = True
+                return _Known("", Outline())
+            self.elsewhere[found.key] = found
+            self._known[name] = _Known(found.key, read(found.path))
+        return self._known[name]
+
+
+def reads(plugin: Stage[...] | Suite[...], params: Mapping[str, Any]) -> list[Path]:
+    """The files whose content enters a plugin's key."""
+    return list(plugin.reads(params)) if plugin.reads else []
+
+
+def _foresee(step: Step, plugin: Stage[...], parent: Outline, others: Mapping[str, tuple[_Known, ...]]) -> Outline:
+    shown = {name: [known.outline for known in several] for name, several in others.items()}
+    params = {
+        **step.params,
+        **{name: several if isinstance(step.params[name], list) else several[0] for name, several in shown.items()},
+    }
+    if plugin.changes == "serving":
+        return (plugin.foresee(parent, params) if plugin.foresee else parent).but(served=step.stage)
+    if plugin.foresee:
+        return plugin.foresee(parent, params)
+    unserved(step.stage, parent)
+    return parent
+
+
+def _several(value: Any) -> list[str]:
+    return list(value) if isinstance(value, list) else [value]
