@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from weighin.harness.outline import ADAPTER, SERVING
 from weighin.harness.plugin import Checkpoint
 from weighin.results.errors import WeighinError
 
@@ -70,6 +71,23 @@ def publish(folder: Path, key: str, made: Mapping[str, Any]) -> Checkpoint:
     return Checkpoint(place(key), key)
 
 
+def link(source: Path, out: Path) -> None:
+    """The files of a checkpoint again in `out`, without copying where that is safe.
+
+    One of ours never changes, so a hard link will do; any other directory may be written to tomorrow, and is copied.
+    """
+    ours = source.is_relative_to(home())
+    for file in sorted(p for p in source.rglob("*") if p.is_file() and p.name not in (MANIFEST, SERVING)):
+        target = out / file.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if not ours:
+                raise OSError
+            os.link(file.resolve(), target)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(file, target)
+
+
 def sweep() -> None:
     """Remove what builds that were killed left behind; those of living processes stay."""
     for folder in (home() / "checkpoints").glob(".making-*"):
@@ -87,11 +105,8 @@ def weight_files(folder: Path) -> list[Path]:
 def disk_bytes(folder: Path) -> int:
     """Bytes of the weight files; a kept adapter counts with the base that it needs."""
     own = sum(path.stat().st_size for path in weight_files(folder))
-    adapter = folder / "adapter_config.json"
-    if not adapter.is_file():
-        return own
-    base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path") or ""
-    return own + (disk_bytes(Path(base)) if Path(base).is_dir() else 0)
+    named = (_json(adapter).get("base_model_name_or_path") or "" for adapter in folder.rglob(ADAPTER))
+    return own + sum(disk_bytes(Path(base)) for base in named if Path(base).is_dir())
 
 
 def _flush(path: Path) -> None:

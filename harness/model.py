@@ -1,15 +1,13 @@
 """A checkpoint reloaded from disk behind the `Model` protocol, through transformers. This is what suites measure."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from weighin.harness import serving
 from weighin.harness.plugin import Checkpoint, Model
-
-SERVING = "serving.json"
-"""Keyword arguments of `generate`, written by a stage that changes how a model is served."""
+from weighin.harness.structure import pretrained
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class TransformersModel:
 
     def __post_init__(self) -> None:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoTokenizer
 
         self.rss_before = process_memory("VmRSS")
         folder = str(self.checkpoint.path)
@@ -41,15 +39,13 @@ class TransformersModel:
         if torch.cuda.is_available():
             options["device_map"] = "cuda"
         self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=remote)
-        self.module: Any = AutoModelForCausalLM.from_pretrained(folder, **options).eval()
+        self.module: Any = pretrained(self.checkpoint.path, **options).eval()
+        self.served = serving.read(self.checkpoint.path)
+        self.serving: Mapping[str, Any]
+        self.serving, self.draft = serving.prepare(self.module, self.checkpoint.path, self.served, **options)
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self._kin: dict[str, Model | None] = {}
-
-    @property
-    def serving(self) -> Mapping[str, Any]:
-        path = self.checkpoint.path / SERVING
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
     @property
     def window(self) -> int:
@@ -69,20 +65,7 @@ class TransformersModel:
             return torch.log_softmax(self.module(input_ids=ids, attention_mask=mask).logits.float(), dim=-1)
 
     def generate(self, prompts: list[str], *, max_new_tokens: int) -> list[str]:
-        import torch
-
-        batch = self.tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
-        batch = {name: batch[name].to(self.module.device) for name in ("input_ids", "attention_mask")}
-        with torch.inference_mode():
-            ids = self.module.generate(
-                **batch,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                pad_token_id=self.tokenizer.pad_token_id,
-                **self.serving,
-            )
-        fresh = ids[:, batch["input_ids"].shape[1] :]
-        return list(self.tokenizer.batch_decode(fresh, skip_special_tokens=True))
+        return serving.generate(self, prompts, max_new_tokens=max_new_tokens)
 
     def relative(self, which: Literal["parent", "root"]) -> Model | None:
         """Loaded at the first call and kept: the parent and the root of a short chain are one and the same object."""
@@ -97,11 +80,16 @@ class TransformersModel:
         return self._kin[which]
 
     def weight_bytes(self) -> int:
-        seen: dict[tuple[str, int], int] = {}
-        for tensor in tensors(self.module):
-            storage = tensor.untyped_storage()
-            seen[(str(tensor.device), storage.data_ptr())] = storage.nbytes()
-        return sum(seen.values())
+        return resident_bytes(self.module) + (resident_bytes(self.draft) if self.draft is not None else 0)
+
+
+def resident_bytes(module: Any) -> int:
+    """Bytes of a module's weights and buffers, shared storage counted once."""
+    seen: dict[tuple[str, int], int] = {}
+    for tensor in tensors(module):
+        storage = tensor.untyped_storage()
+        seen[(str(tensor.device), storage.data_ptr())] = storage.nbytes()
+    return sum(seen.values())
 
 
 def process_memory(field: str) -> int | None:

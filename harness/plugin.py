@@ -25,6 +25,8 @@ from weighin.results.records import Metric, Sample
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from weighin.harness.serving import Serving
+
 P = ParamSpec("P")
 Reads = Callable[[Mapping[str, Any]], Iterable[Path]]
 Foresee = Callable[[Outline, Mapping[str, Any]], Outline]
@@ -53,10 +55,12 @@ class Model(Protocol):
     rss_before: int | None
     """Resident bytes of this process just before the weights were read; None where the system does not tell."""
 
-    @property
-    def serving(self) -> Mapping[str, Any]:
-        """Keyword arguments of `generate` that this variant is served with."""
-        ...
+    served: "Serving"
+    """How this variant is served."""
+    serving: Mapping[str, Any]
+    """Keyword arguments of `module.generate` that serve it so, the draft model among them."""
+    draft: Any
+    """The draft model's `transformers` model; None without one."""
 
     @property
     def window(self) -> int:
@@ -72,7 +76,7 @@ class Model(Protocol):
         ...
 
     def generate(self, prompts: list[str], *, max_new_tokens: int) -> list[str]:
-        """Greedy continuations, without the prompts."""
+        """Continuations the way the variant is served, without the prompts; greedy unless it says otherwise."""
         ...
 
     def relative(self, which: Literal["parent", "root"]) -> "Model | None":

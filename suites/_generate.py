@@ -28,7 +28,9 @@ class _Clock:
 
     def put(self, value: Any) -> None:
         if not self._prompt:
-            self.arrivals.extend([time.perf_counter() - self.began] * value.numel())
+            # A step gives one token to each sequence (sequence,), assisted generation several to one (1, token).
+            tokens = value.shape[1] if value.dim() == 2 else 1
+            self.arrivals.extend([time.perf_counter() - self.began] * tokens)
         self._prompt = False
 
     def end(self) -> None:
@@ -36,15 +38,17 @@ class _Clock:
 
 
 def arrivals(model: Model, ids: list[int], new_tokens: int) -> list[float]:
-    """Generate exactly `new_tokens` tokens, greedily, the way the variant is served.
+    """Generate exactly `new_tokens` tokens the way the variant is served: greedily unless it says otherwise.
 
-    Returns the seconds from the call at which each token arrived. Abstains when they do not fit the window.
+    Returns the seconds from the call at which each token arrived: all at the end where beams are searched. Abstains
+    when they do not fit the window.
     """
     import torch
 
     if len(ids) + new_tokens > model.window:
         raise Abstain(f"{len(ids)} + {new_tokens} tokens do not fit the model's window of {model.window}")
     prompt = torch.tensor([ids], device=model.module.device)
+    beams = model.serving.get("num_beams", 1) > 1
     with torch.inference_mode():
         clock = _Clock()
         model.module.generate(
@@ -52,9 +56,8 @@ def arrivals(model: Model, ids: list[int], new_tokens: int) -> list[float]:
             attention_mask=torch.ones_like(prompt),
             max_new_tokens=new_tokens,
             min_new_tokens=new_tokens,
-            do_sample=False,
             pad_token_id=model.tokenizer.pad_token_id,
-            streamer=clock,
+            streamer=None if beams else clock,
             **model.serving,
         )
-    return clock.arrivals
+    return [time.perf_counter() - clock.began] * new_tokens if beams else clock.arrivals

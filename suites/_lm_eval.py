@@ -166,10 +166,29 @@ def evaluate(model: Model, tasks: Mapping[str, Any], options: Options) -> dict[s
         add_bos_token=options.add_bos_token,
         device=str(model.module.device),
     )
+    if model.served.shown():
+        lm.generate_until = lambda requests, **_: _served(model, requests)
     # `simple_evaluate` would collect the whole environment at each call (pip list and more): seconds for nothing.
     results = lm_eval.evaluate(lm, dict(tasks), limit=options.limit, bootstrap_iters=0, log_samples=True)
     samples: dict[str, list[dict[str, Any]]] = results["samples"]
     return samples
+
+
+def _served(model: Model, requests: list[Any]) -> list[str]:
+    """Answers to lm-eval's requests for text by a variant that is not served greedily: its own way of decoding counts.
+
+    The task still says how long an answer may be and what ends it.
+    """
+    from tqdm import tqdm
+
+    answers: list[str] = []
+    for request in tqdm(requests, desc="answers"):
+        context, asked = request.args
+        (text,) = model.generate([context], max_new_tokens=int(asked.get("max_gen_toks", 256)))
+        for stop in _several(asked.get("until")):
+            text = text.split(stop)[0] if stop else text
+        answers.append(text)
+    return answers
 
 
 def item_keys(samples: list[dict[str, Any]]) -> list[str]:

@@ -44,6 +44,8 @@ def latency(
         item = f"request-{number - warmup:03d}"
         detail: dict[str, Any] = {"prompt_tokens": prompt_tokens, "new_tokens": len(times)}
         yield Sample(item, times[0], TTFT, detail=detail)
-        if len(times) > 1:
+        if times[-1] > times[0]:
             yield Sample(item, (times[-1] - times[0]) / (len(times) - 1), TPOT)
+        else:
+            yield Sample(item, None, TPOT, reason="all tokens arrive at once")
         yield Sample(item, len(times) / times[-1], THROUGHPUT)
