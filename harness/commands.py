@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from weighin.harness import registry, report
+from weighin.harness import lineage, registry, report
 from weighin.harness.spec import packaged, read_spec
 from weighin.results.errors import WeighinError
 from weighin.results.store import Store
@@ -29,7 +29,7 @@ def listing(args: Args) -> int:
         run = store.latest_run()
         if args.what != "runs" and run:
             console.print("\n[bold]variants[/] of the latest run")
-            report.lineage(console, store, run)
+            lineage.run_tree(console, store, run)
         if args.what != "variants":
             _list_runs(console, store)
     return 0
@@ -74,10 +74,10 @@ def show(args: Args) -> int:
     if store.exists():
         known = {row["run_id"] for row in store.rows("select run_id from runs")}
         if args.name in known:
-            report.lineage(console, store, args.name)
+            lineage.run_tree(console, store, args.name)
             report.scores(console, store, args.name)
             return 0
-    report.variant(console, store, args.name)
+    lineage.variant_tree(console, store, args.name)
     return 0
 
 

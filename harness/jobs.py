@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from weighin.harness import registry
+from weighin.harness.meter import Meter
 from weighin.harness.model import Loading, TransformersModel
 from weighin.harness.plugin import Checkpoint, Suite
 from weighin.results.errors import WeighinError
@@ -16,19 +17,26 @@ from weighin.results.records import Sample
 
 def make(
     stage: str, params: Mapping[str, Any], parent: Checkpoint, out: Path, others: Mapping[str, list[Checkpoint]]
-) -> None:
+) -> dict[str, Any]:
     """Run a stage into the empty directory `out`; `others` are the checkpoints that its parameters name.
 
-    Raises WeighinError when it wrote nothing.
+    Returns the energy that took, J, and its source, both None where nothing can measure them. Raises WeighinError when
+    it wrote nothing.
     """
     _seed(params)
     given = _typed("stage", stage, params)
     for name, found in others.items():
         argument = name if name in given else f"{name}_"
         given[argument] = found if isinstance(given[argument], list) else found[0]
-    registry.stage(stage)(parent, out, **given)
+    spent: dict[str, Any] = {"joules": None, "joules_source": None}
+    if registry.missing(["codecarbon"]):
+        registry.stage(stage)(parent, out, **given)
+    else:
+        _, energy = Meter().measure(lambda: registry.stage(stage)(parent, out, **given))
+        spent = {"joules": energy.joules, "joules_source": energy.source}
     if not any(out.iterdir()):
         raise WeighinError(f"stage {stage} wrote nothing")
+    return spent
 
 
 def identify(checkpoint: Checkpoint, relatives: Mapping[str, Checkpoint], loading: Loading) -> dict[str, Any]:

@@ -1,20 +1,17 @@
-"""What the command line prints of a store: scores, fronts, verdicts, comparisons, lineages. Plain text in a pipe."""
+"""What the command line prints of a store: scores, fronts, verdicts, comparisons. Plain text in a pipe."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from rich.tree import Tree
 
 from weighin.harness.plan import Plan
-from weighin.harness.registry import entries
 from weighin.results.compare import Report
 from weighin.results.errors import WeighinError
 from weighin.results.gate import Verdict, exit_code
-from weighin.results.lookup import side
 from weighin.results.pareto import FrontRow, front
 from weighin.results.render import MISSING, interval, quantity
 from weighin.results.store import Store
@@ -139,48 +136,6 @@ def comparison(console: Console, found: Report) -> None:
         console.print(f"[yellow]not compared[/] {escape(f'{refusal.suite}.{refusal.metric}: {refusal.reason}')}")
 
 
-def lineage(console: Console, store: Store, run: str) -> None:
-    """The variants of a run as a tree from the base, with what each stage made of its parent."""
-    cards = store.rows("select * from variant_cards where run_id = ? order by position", [run])
-    rows = {row["variant_key"]: row for row in store.rows("select * from variants")}
-    identities = {row["variant_key"]: row for row in store.rows("select * from identities")}
-    labels: dict[str, list[str]] = {}
-    for card in cards:
-        labels.setdefault(card["variant_key"], []).append(card["variant"])
-    wanted = _ancestors([card["variant_key"] for card in cards if card["variant_key"] in rows], rows)
-    trees: dict[str, Tree] = {}
-    for key in sorted(wanted, key=lambda k: rows[k]["depth"]):
-        said = _branch(rows[key], identities.get(key), labels.get(key, []))
-        parent = trees.get(rows[key]["parent_key"])
-        trees[key] = parent.add(said) if parent else Tree(said)
-    for key, tree in trees.items():
-        if rows[key]["parent_key"] is None:
-            console.print(tree)
-
-
-def _ancestors(keys: Iterable[str], rows: dict[str, dict[str, Any]]) -> set[str]:
-    found: set[str] = set()
-    todo = list(keys)
-    while todo:
-        key = todo.pop()
-        if key in rows and key not in found:
-            found.add(key)
-            todo.append(rows[key]["parent_key"])
-    return found
-
-
-def _branch(row: dict[str, Any], identity: dict[str, Any] | None, labels: Sequence[str]) -> str:
-    name = escape(", ".join(labels) or "(unnamed)")
-    made = escape(row["stage"] or str(row["params"].get("model", "base")))
-    cost = f", {quantity(row['made_seconds'], 's')}" if row["made_seconds"] else ""
-    if identity is None:
-        return f"[bold]{name}[/]  {made}{cost}"
-    distance = identity["distance"]
-    apart = "" if distance is None else f", {distance:.2g} from its parent"
-    facts = f"{quantity(identity['disk_bytes'], 'B')} on disk, {quantity(identity['memory_bytes'], 'B')} resident"
-    return f"[bold]{name}[/]  {made}{cost}\n[dim]{identity['form']}, {facts}{apart}; {escape(identity['kernel'])}[/]"
-
-
 def plan(console: Console, found: Plan) -> None:
     """Each variant's chain and suites: what is held (✓) and what is to do (•)."""
     made = table("variant", "chain", "suites")
@@ -190,37 +145,3 @@ def plan(console: Console, found: Plan) -> None:
         made.add_row(escape(label), escape(" → ".join(steps) or found.spec.base.model), escape("  ".join(cells)))
     console.print(made)
     console.print("[dim]✓ held already   • to do[/]")
-
-
-def variant(console: Console, store: Store, name: str) -> None:
-    """What is known of one variant, by label of the latest run, RUN/LABEL or key. Raises WeighinError."""
-    if not store.exists():
-        plugins = ", ".join([*entries("stage"), *entries("suite")])
-        raise WeighinError(
-            f"nothing is called {name!r}: no stage or suite, and there is no store yet. There are: {plugins}"
-        )
-    found = side(store, name)
-    rows = store.rows("select * from variants where variant_key = ?", [found.variant_key])
-    for row in rows:
-        made = escape(f"{row['stage']} {row['params']}" if row["stage"] else str(row["params"].get("model", "base")))
-        console.print(f"[bold]{escape(name)}[/]  {escape(row['variant_key'][:32])}\n{made}", highlight=False)
-    for row in store.rows("select * from identities where variant_key = ?", [found.variant_key]):
-        facts = {
-            "form": row["form"],
-            "kernel": row["kernel"],
-            "dtypes": ", ".join(f"{dtype} {count:,}" for dtype, count in row["dtypes"].items()),
-            "parameters": f"{row['parameters']:,}",
-            "on disk": quantity(row["disk_bytes"], "B"),
-            "resident": quantity(row["memory_bytes"], "B"),
-            "zeros": f"{row['sparsity'] * 100:.1f} %",
-            "distance from its parent": row["distance_reason"] or f"{row['distance']:.3g}",
-        }
-        made_of = table("", "")
-        made_of.show_header = False
-        for key, value in facts.items():
-            made_of.add_row(key, escape(str(value)))
-        console.print(made_of)
-    run = found.run_id or store.latest_run()
-    if run:
-        console.print()
-        lineage(console, store, run)

@@ -125,7 +125,7 @@ class Run:
             if reason:
                 self._fail(link, f"stage {stage} failed: {reason}", outcome.seconds, log)
                 return
-            made = _made(link, outcome, {"machine": self.here, **found.value})
+            made = _made(link, outcome, {"machine": self.here, **found.value}) | outcome.value
             checkpoints.publish(folder, link.key, made)
         self._remember(link)
         self.display.finish(stage, "ok", outcome.seconds + found.seconds, _summary(found.value))
@@ -142,7 +142,7 @@ class Run:
             VariantRow(
                 link.key, link.parent, link.root, link.step.stage, link.step.params, link.depth,
                 datetime.fromisoformat(made["made_at"]), made["seconds"], made["peak_bytes"],
-                made["identity"]["machine"],
+                made["identity"]["machine"], made.get("joules"), made.get("joules_source"), link.others,
             )
         )  # fmt: skip
         identity = dict(made["identity"])

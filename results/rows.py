@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from weighin.results.records import Status
+from weighin.results.records import Source, Status
 
 Json = Mapping[str, Any]
 Form = Literal["dense", "packed", "simulated"]
@@ -29,7 +29,10 @@ class Machine:
 
 @dataclass(frozen=True)
 class VariantRow:
-    """A checkpoint and how it was made; `parent_key`, `stage` and the costs are None for a base."""
+    """A checkpoint and how it was made; `parent_key`, `stage` and the costs are None for a base.
+
+    `others` holds the keys of the checkpoints that parameters name, by parameter.
+    """
 
     variant_key: str
     parent_key: str | None
@@ -41,6 +44,9 @@ class VariantRow:
     made_seconds: float | None = None
     made_peak_bytes: int | None = None
     made_on: str | None = None
+    made_joules: float | None = None
+    made_joules_source: Source | None = None
+    others: Json = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ Cell = tuple[str, str, str]
 # One statement a table, so that no table or column name is ever put together from outside text.
 _INSERT = {
     Machine: "insert or ignore into machines values (?, ?, ?, ?, ?, ?, ?, ?)",
-    VariantRow: "insert or ignore into variants values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    VariantRow: "insert or ignore into variants values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     IdentityRow: "insert or replace into identities values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     RunRow: "insert into runs values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     EvaluationRow: "insert into evaluations values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

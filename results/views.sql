@@ -261,6 +261,7 @@ select
     l.run_id, l.label as variant, l.position, l.variant_key,
     (select min(p.label) from labels p where p.run_id = l.run_id and p.variant_key = v.parent_key) as parent,
     v.parent_key, v.root_key, v.stage, v.params, v.depth, v.made_at, v.made_seconds, v.made_peak_bytes, v.made_on,
+    v.made_joules, v.made_joules_source, v.others,
     r.machine_key, i.parameters, i.disk_bytes, i.memory_bytes, i.dtypes, i.form, i.kernel, i.sparsity,
     i.distance, i.distance_reason, i.serving,
     case when l.variant_key is null then 'failed' else 'ok' end as status

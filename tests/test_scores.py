@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tests.stores import ACC, DISK, ENERGY, KL, PERPLEXITY, TTFT, Setting, evaluation, fill, numbers, run_row, shares
+from weighin.results.database import MIGRATIONS
 from weighin.results.records import Metric, Sample
 from weighin.results.statistics import clustered_mean, wilson
 from weighin.results.table import sample_frame
@@ -24,7 +25,7 @@ class Lab:
 
     def __init__(self) -> None:
         self.con = duckdb.connect()
-        for name in ("schema.sql", "views.sql"):
+        for name in (*MIGRATIONS, "views.sql"):
             self.con.execute(files("weighin.results").joinpath(name).read_text())
 
     def score(self, samples: Sequence[Sample]) -> dict[str, Any]:

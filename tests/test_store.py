@@ -206,6 +206,19 @@ def test_older_views_are_replaced_when_the_store_is_read(store: Store) -> None:
     assert store.rows("select value from meta where key = 'schema_version'") == [{"value": str(SCHEMA_VERSION)}]
 
 
+def test_a_store_of_the_first_release_is_brought_up_to_date(tmp_path: Path) -> None:
+    """Nothing that it held is lost, and what it could not know is told apart from zero."""
+    path = tmp_path / "w.duckdb"
+    with duckdb.connect(str(path)) as con:
+        con.execute("create table meta (key varchar primary key, value varchar not null)")
+        con.execute("insert into meta values ('schema_version', '1'), ('views', 'old')")
+        con.execute(database._sql("schema.sql"))
+        con.execute("insert into variants values ('k', null, 'k', null, '{}', 0, now(), 1.5, 7, 'm')")
+    old = Store(path).variant("k")
+    assert old is not None and (old.made_seconds, old.made_peak_bytes) == (1.5, 7)
+    assert (old.made_joules, old.made_joules_source, dict(old.others)) == (None, None, {})
+
+
 def test_a_failing_migration_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = database._sql
     monkeypatch.setattr(database, "_sql", lambda name: good(name) + "select nonsense from nowhere;")
