@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from weighin.harness import lineage, registry, report
+from weighin.harness.catalogue import allowed
 from weighin.harness.spec import packaged, read_spec
 from weighin.results.errors import WeighinError
 from weighin.results.store import Store
@@ -85,11 +86,10 @@ def _show_plugin(console: Console, kind: registry.Kind, name: str) -> None:
     plugin = registry.load(kind, name)
     console.print(f"[bold]{kind} {name}[/]\n")
     console.print(escape(registry.entry(kind, name).doc()), highlight=False)
-    made = report.table("parameter", "default", "type")
+    made = report.table("parameter", "default", "what is allowed")
     for field, info in plugin.parameters.model_fields.items():
         default = "required" if info.is_required() else repr(info.default)
-        limits = "".join(f", {m}" for m in info.metadata)
-        made.add_row(field, escape(default), escape(str(info.annotation).replace("typing.", "") + limits))
+        made.add_row(field, escape(default), escape(allowed(info)))
     console.print()
     console.print(made)
     for metric in getattr(plugin, "metrics", ()):
