@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow check bench install clean
+.PHONY: demo test test-slow check docs bench install clean
 
 demo: $(STAMP)
 	@$(BIN)/weighin run
@@ -23,6 +23,11 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest benchmarks --benchmark-only --override-ini addopts=-q
+
+docs: $(STAMP)
+	@mkdir -p .weighin
+	$(BIN)/weighin run lifecycle --store .weighin/docs.duckdb
+	$(BIN)/python -m weighin.harness.catalogue .weighin/docs.duckdb > docs/stages.md
 
 install: $(STAMP)
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weighin.harness import Checkpoint, WeighinError, outline
+from weighin.harness import Checkpoint, WeighinError, outline, structure
 from weighin.harness.outline import ADAPTER
 from weighin.harness.structure import pretrained
 
@@ -84,12 +84,13 @@ def fit(model: Any, max_length: int) -> int:
 
 
 def save(model: Any, out: Path, source: Path) -> None:
-    """Write `model` to `out`, with the tokenizer and the generation settings of `source`."""
+    """Write `model` to `out`, with its structure, and the tokenizer and the generation settings of `source`."""
     # Generation settings are copied, not written anew: many a published file fails the check that writing makes.
     if getattr(model, "generation_config", None) is not None:
         model.generation_config = type(model.generation_config)()
     model.save_pretrained(out)
     (out / "generation_config.json").unlink(missing_ok=True)
+    structure.write(out, structure.of(model))
     copy_companions(source, out)
 
 

@@ -17,6 +17,8 @@ from weighin.harness.text import documents, encode
 
 log = logging.getLogger(__name__)
 
+WHOLE = 2**31 - 1
+"""A length at which no document is cut, tokens."""
 Row = Mapping[str, list[int]]
 """One example: `input_ids`, and `labels` of the same length where not every token is learnt (-100: not learnt)."""
 Batch = dict[str, Any]
@@ -55,6 +57,17 @@ def text_rows(model: Any, source: Path, text: Text) -> list[Row]:
     return [{"input_ids": row if end is None or row[-1] == end or len(row) >= limit else [*row, end]} for row in found]
 
 
+def packed_rows(model: Any, source: Path, text: Text) -> list[Row]:
+    """The same documents uncut, one after the other, each closed by the end token, in rows of `max_length` tokens.
+
+    Rows are as long as the model's window where that is shorter; the ragged tail is dropped.
+    """
+    tokenizer = load_tokenizer(source)
+    found = encode(tokenizer, documents(text.data, samples=text.samples, seed=text.seed), WHOLE)
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    return packed([{"input_ids": row + (end if row[-1:] != end else [])} for row in found], fit(model, text.max_length))
+
+
 def packed(rows: Sequence[Row], length: int) -> list[Row]:
     """The same tokens in rows of exactly `length`; the ragged tail is dropped. Raises WeighinError if that is all."""
     stream = [token for row in rows for token in row["input_ids"]]
@@ -78,6 +91,7 @@ def train(model: Any, rows: Sequence[Row], schedule: Schedule, name: str, loss: 
     from tqdm import tqdm
 
     weights = [p for p in model.parameters() if p.requires_grad]
+    cached = model.config.use_cache
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
         trainer = _trainer(model, rows, schedule, folder)
         bar = tqdm(total=_steps(rows, schedule), desc=name, unit="step")
@@ -90,6 +104,7 @@ def train(model: Any, rows: Sequence[Row], schedule: Schedule, name: str, loss: 
         trainer.compute_loss = watched
         trainer.train()
         bar.close()
+    model.config.use_cache = cached  # the library turns it off for good, and generation from then on is slow
     model.to("cpu").eval()
     if not all(weight.isfinite().all() for weight in weights):
         raise WeighinError(

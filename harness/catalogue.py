@@ -65,9 +65,9 @@ def _provenance(store: Store | None, cards: list[Row]) -> Iterator[str]:
     yield f"Measured on {run['started_at']:%Y-%m-%d} on {where}, {versions}."
     yield "Before → after: against the parent. Perplexity: per word of held-out text, which no stage is trained on."
     yield (
-        "*dense*: ordinary weights. *packed*: low-bit weights stay low-bit in memory. *simulated*: low-bit on disk only, "
-        "unpacked to dense in memory, so that speed, memory and energy are those of a dense kernel and enter no front "
-        "and no gate as compressed figures."
+        "*dense*: ordinary weights. *packed*: low-bit weights stay low-bit in memory. *simulated*: low-bit on disk "
+        "only, unpacked to dense in memory, so that speed, memory and energy are those of a dense kernel and enter no "
+        "front and no gate as compressed figures."
     )
 
 

@@ -52,20 +52,24 @@ class Chains:
         """Each label's steps from the base on."""
         self.absent = root is None
         """Whether a model is not on this machine, so that keys mean nothing yet."""
-        self._root = _Known(root.key if root else "", read(root.path) if root else Outline())
-        self._known: dict[str, _Known] = {"base": self._root}
+        start = _Known(root.key, read(root.path)) if root else _Known("", Outline())
+        self._known: dict[str, _Known] = {"base": start}
         faults: dict[str, None] = {}
         for label, steps in spec.chains.items():
-            self.links[label] = self._follow(label, steps, faults)
+            self.links[label] = self._follow(label, steps, spec.roots.get(label, "base"), faults)
         if faults:
             raise SpecError("\n".join(faults))
 
-    def _follow(self, label: str, steps: Iterable[Step], faults: dict[str, None]) -> tuple[Link, ...]:
+    def _follow(self, label: str, steps: Iterable[Step], root: str, faults: dict[str, None]) -> tuple[Link, ...]:
         links: list[Link] = []
-        at = self._root
+        try:
+            at = origin = self._find(root)
+        except WeighinError as error:
+            faults[f"variants.{label}[0].from: {error}"] = None
+            return ()
         for step in steps:
             try:
-                link, seen = self._link(step, at, len(links) + 1)
+                link, seen = self._link(step, at, origin.key, len(links) + 1)
             except WeighinError as error:
                 faults[f"{step.where}: {error}"] = None
                 break
@@ -74,7 +78,7 @@ class Chains:
         self._known[label] = at
         return tuple(links)
 
-    def _link(self, step: Step, parent: _Known, depth: int) -> tuple[Link, Outline]:
+    def _link(self, step: Step, parent: _Known, root: str, depth: int) -> tuple[Link, Outline]:
         plugin = registry.stage(step.stage)
         named = {name: _several(step.params[name]) for name in plugin.references if step.params[name] is not None}
         others = {name: tuple(self._find(each) for each in names) for name, names in named.items()}
@@ -84,7 +88,7 @@ class Chains:
         data = keys.files_digest(reads(plugin, step.params))
         params = {**step.params, **found}  # a label is a name for a checkpoint, and only the checkpoint counts
         key = keys.step_key(parent.key, step.stage, params, code, data, keys.versions(plugin.needs))
-        return Link(key, parent.key, self._root.key, depth, step, found), seen
+        return Link(key, parent.key, root, depth, step, found), seen
 
     def _find(self, name: str) -> _Known:
         """What a parameter names: a label of the spec, or else a model."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from weighin.harness.checkpoints import disk_bytes
 from weighin.harness.model import TransformersModel, tensors
+from weighin.harness.structure import low_rank
 
 MATRIX = ("::mm", "::addmm", "::matmul", "gemm", "gemv", "int8pack", "int4pack", "int_mm", "scaled_mm", "linear_")
 UNPACK = ("dequantize", "unpack", "decompress")
@@ -38,7 +39,7 @@ def identify(model: TransformersModel) -> dict[str, Any]:
         "sparsity": sparsity,
         "distance": distance,
         "distance_reason": reason,
-        "serving": dict(model.serving),
+        "serving": model.served.shown(),
     }
 
 
@@ -58,6 +59,8 @@ def matrix(layer: Any) -> Any:
     """The weight a linear layer computes with, float32 (out_features, in_features)."""
     import torch
 
+    if isinstance(layer, low_rank()):
+        return matrix(layer.up) @ matrix(layer.down)
     weight = getattr(layer, "weight", None)
     if type(layer) is torch.nn.Linear and type(weight) is torch.nn.Parameter and weight.is_floating_point():
         return weight.detach().float()
@@ -73,14 +76,17 @@ def matrix(layer: Any) -> Any:
 
 
 def _census(layers: dict[str, Any]) -> tuple[int, float, bool]:
-    """Elements of the matrices, share of zeros in those but the head, and whether they take fewer than 16 bits each."""
+    """Elements of the matrices, share of zeros in those but the head, and whether they take fewer than 16 bits each.
+
+    A factorised layer counts with its two factors, one that several blocks share counts once.
+    """
     elements = pruned_of = zeros = resident = 0
-    for name, layer in layers.items():
-        weight = matrix(layer)
-        elements += weight.numel()
-        if "lm_head" not in name:  # no stage prunes the head, which often is the embedding
-            pruned_of += weight.numel()
-            zeros += int((weight == 0).sum())
+    for name, layer in {id(layer): (name, layer) for name, layer in layers.items()}.values():
+        for weight in map(matrix, (layer.down, layer.up) if isinstance(layer, low_rank()) else (layer,)):
+            elements += weight.numel()
+            if "lm_head" not in name:  # no stage prunes the head, which often is the embedding
+                pruned_of += weight.numel()
+                zeros += int((weight == 0).sum())
         resident += sum(t.numel() * t.element_size() for t in _unique(tensors(layer)))
     return elements, zeros / pruned_of if pruned_of else 0.0, bool(elements) and resident / elements < 1.9
 
@@ -95,6 +101,7 @@ def _distance(model: TransformersModel) -> tuple[float | None, str | None]:
     parent = model.relative("parent")
     if parent is None:
         return None, "a base has no parent"
+    parent.logprobs([model.encode("a b")])  # a packed parent may unpack at its first forward, too
     ours, theirs = dict(linear_layers(model.module)), dict(linear_layers(parent.module))
     if ours.keys() != theirs.keys():
         return None, "its layers are not its parent's"
@@ -115,10 +122,10 @@ def _distance(model: TransformersModel) -> tuple[float | None, str | None]:
 
 
 def _others(module: Any, layers: set[str]) -> dict[str, Any]:
-    """Parameters outside the linear layers, by name: norms, embeddings."""
+    """Parameters outside the linear layers, by name: norms, embeddings. Those that blocks share, for each block."""
     return {
         name: p.detach()
-        for name, p in module.named_parameters()
+        for name, p in module.named_parameters(remove_duplicate=False)
         if not any(name.startswith(layer + ".") for layer in layers)
     }
 

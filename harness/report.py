@@ -44,9 +44,21 @@ def scores(console: Console, store: Store, run: str) -> None:
         console.print(f"\n[bold]{escape(suite)}[/]")
         for metric, group in groupby(of_suite, key=lambda row: row["metric"]):
             lines = list(group)
-            name = "all metrics" if metric == "*" else f"{metric} {ARROWS[lines[0]['better']]}"
-            console.print(f"  {escape(name)}", style="cyan", highlight=False)
+            if metric == "*":
+                _silent(console, lines)
+                continue
+            console.print(f"  {escape(metric)} {ARROWS[lines[0]['better']]}", style="cyan", highlight=False)
             console.print(_lines(lines, min(width, 20)))
+
+
+def _silent(console: Console, rows: Sequence[dict[str, Any]]) -> None:
+    """Variants that a suite has no number for at all, those with one reason together."""
+    by_reason: dict[str, list[str]] = {}
+    for row in rows:
+        by_reason.setdefault(_note(row), []).append(row["variant"])
+    for note, variants in by_reason.items():
+        console.print(f"  {escape(note)}", style="cyan", highlight=False)
+        console.print(f"    {escape(', '.join(variants))}", highlight=False)
 
 
 def _lines(rows: Sequence[dict[str, Any]], width: int) -> Table:
@@ -142,6 +154,8 @@ def plan(console: Console, found: Plan) -> None:
     for label, chain in found.chains.items():
         steps = [f"{'✓' if link.made else '•'} {link.step.stage}" for link in chain]
         cells = [f"{'✓' if cell.held else '•'} {cell.suite}" for cell in found.cells if cell.label == label]
-        made.add_row(escape(label), escape(" → ".join(steps) or found.spec.base.model), escape("  ".join(cells)))
+        root = [found.spec.roots[label]] if label in found.spec.roots else []
+        chained = " → ".join([*root, *steps]) or found.spec.base.model
+        made.add_row(escape(label), escape(chained), escape("  ".join(cells)))
     console.print(made)
     console.print("[dim]✓ held already   • to do[/]")

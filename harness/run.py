@@ -69,8 +69,10 @@ class Run:
                 facts,
             )
         )
-        base, params = self.plan.base, self.plan.spec.base.model_dump()
-        self.store.add_variant(VariantRow(base.key, None, base.key, None, params, 0, datetime.now(UTC)))
+        self._add_root(self.plan.base, self.plan.spec.base.model_dump())
+        for label, model in self.plan.spec.roots.items():
+            root = self.plan.elsewhere[self.plan.chains[label][0].root]
+            self._add_root(root, {"model": model})
         self.store.start_run(
             RunRow(
                 self.run_id, self.plan.spec.source, self.plan.spec.name, _git_sha(), machine.packages(), self.here,
@@ -80,6 +82,9 @@ class Run:
             [(cell.label, cell.suite) for cell in self.plan.cells],
         )  # fmt: skip
         self.store.reuse(self.run_id, [(cell.label, cell.suite, cell.held) for cell in self.plan.cells if cell.held])
+
+    def _add_root(self, root: Checkpoint, params: Mapping[str, Any]) -> None:
+        self.store.add_variant(VariantRow(root.key, None, root.key, None, params, 0, datetime.now(UTC)))
 
     def end(self) -> bool:
         """Keep how the run ended."""
@@ -156,7 +161,8 @@ class Run:
         chain = self.plan.chains[label]
         parent = chain[-1].parent if chain else None
         self.display.start(f"identify {label}")
-        found = self._look(self._checkpoint(key), parent, self.plan.base.key, self._log(f"identify-{label}"))
+        root = chain[-1].root if chain else ""
+        found = self._look(self._checkpoint(key), parent, root, self._log(f"identify-{label}"))
         if found.status != "ok":
             self.ok = False
             self.broken[key] = f"cannot be loaded: {found.reason}"
@@ -202,7 +208,7 @@ class Run:
             "suite": cell.suite,
             "params": cell.params,
             "checkpoint": self._checkpoint(cell.variant),
-            "relatives": self._relatives(chain[-1].parent if chain else None, self.plan.base.key),
+            "relatives": self._relatives(*(chain[-1].parent, chain[-1].root) if chain else (None, "")),
             "loading": self.loading,
         }
         began = datetime.now(UTC)

@@ -82,12 +82,16 @@ class _Document(BaseModel):
 
 @dataclass(frozen=True)
 class Spec:
-    """A checked spec. `chains` holds each variant's steps from the base on, `from:` resolved; `base` has none."""
+    """A checked spec. `chains` holds each variant's steps from the base on, `from:` resolved; `base` has none.
+
+    `roots` names the model that a chain begins with instead of the base, by label.
+    """
 
     name: str
     source: Mapping[str, Any]
     base: Base
     chains: Mapping[str, tuple[Step, ...]]
+    roots: Mapping[str, str]
     suites: Mapping[str, Mapping[str, Any]]
     gate: tuple[Rule, ...]
     seed: int
@@ -138,7 +142,7 @@ def parse_spec(document: Mapping[str, Any], name: str = "spec") -> Spec:
         parsed = _Document.model_validate(document)
     except ValidationError as error:
         raise SpecError("\n".join(_faults(error, ""))) from None
-    chains = _chains(parsed, faults)
+    chains, roots = _chains(parsed, faults)
     suites = {
         name: _params("suite", name, params or {}, f"suites.{name}", parsed.seed, faults)
         for name, params in parsed.suites.items()
@@ -146,24 +150,40 @@ def parse_spec(document: Mapping[str, Any], name: str = "spec") -> Spec:
     rules = [_rule(rule, f"gate[{index}]", chains, suites, faults) for index, rule in enumerate(parsed.gate)]
     if faults:
         raise SpecError("\n".join(faults))
-    return Spec(name, dict(document), parsed.base, chains, suites, tuple(r for r in rules if r), parsed.seed)
+    return Spec(name, dict(document), parsed.base, chains, roots, suites, tuple(r for r in rules if r), parsed.seed)
 
 
-def _chains(parsed: _Document, faults: list[str]) -> dict[str, tuple[Step, ...]]:
+def _chains(parsed: _Document, faults: list[str]) -> tuple[dict[str, tuple[Step, ...]], dict[str, str]]:
     chains: dict[str, tuple[Step, ...]] = {"base": ()}
+    roots: dict[str, str] = {}
     for label, steps in parsed.variants.items():
         if label == "base":
             faults.append("variants.base: the name `base` is taken by the base itself")
             continue
-        chains[label] = tuple(_steps(label, steps, chains, parsed.seed, faults))
+        origin = steps[0].get("from") if steps and isinstance(steps[0], dict) and len(steps[0]) == 1 else None
+        if origin in roots:
+            roots[label] = roots[origin]
+        elif isinstance(origin, str) and origin not in chains and _is_model(origin):
+            roots[label] = origin
+        chains[label] = tuple(_steps(label, steps, (chains, roots), parsed.seed, faults))
         if not chains[label]:
             faults.append(f"variants.{label}: no stage; a variant is a list of stages, `from:` may come first")
-    return chains
+    return chains, roots
+
+
+def _is_model(name: str) -> bool:
+    """Whether a name looks like a model's and not like a variant's."""
+    return name.startswith("reference:") or any(sign in name for sign in "/~.")
 
 
 def _steps(
-    label: str, steps: list[str | dict[str, Any]], chains: Mapping[str, tuple[Step, ...]], seed: int, faults: list[str]
+    label: str,
+    steps: list[str | dict[str, Any]],
+    above: tuple[Mapping[str, tuple[Step, ...]], Mapping[str, str]],
+    seed: int,
+    faults: list[str],
 ) -> Iterator[Step]:
+    chains, roots = above
     for index, step in enumerate(steps):
         where = f"variants.{label}[{index}]"
         named = {step: None} if isinstance(step, str) else step
@@ -176,12 +196,13 @@ def _steps(
         if stage == "from":
             if index:
                 faults.append(f"{where}: `from` comes first in its list")
-            elif params not in chains:
+            elif params not in chains and label not in roots:
                 faults.append(
-                    f"{where}.from: no variant {params!r} above this one. {registry.suggest(str(params), chains)}"
+                    f"{where}.from: no variant {params!r} above this one, and no model (a hub id, a directory, "
+                    f"reference:NAME). {registry.suggest(str(params), chains)}"
                 )
             else:
-                yield from chains[str(params)]
+                yield from chains.get(str(params), ())
         elif params is not None and not isinstance(params, dict):
             faults.append(f"{where}.{stage}: parameters are a mapping (got {_shown(params)})")
         else:
@@ -196,8 +217,7 @@ def _unknown_names(step: Step, chains: Mapping[str, Any]) -> Iterator[str]:
     for name in registry.stage(step.stage).references if step.params else ():
         given = step.params[name]
         for each in given if isinstance(given, list) else [given]:
-            model = each is None or each.startswith("reference:") or any(sign in each for sign in "/~.")
-            if each not in chains and not model:
+            if each is not None and each not in chains and not _is_model(each):
                 yield (
                     f"{step.where}.{name}: no variant {each!r} above this one, and no model (a hub id, a directory, "
                     f"reference:NAME). {registry.suggest(each, chains)}"

@@ -47,6 +47,7 @@ def tables(plan: Plan | None = None) -> dict[str, list[Row]]:
         "calibration_text": _calibration_text(plan),
         "tune": world_memory.tune_table(plan),
         "tune_facts": world_memory.tune_facts_table(plan),
+        "preferences": world_memory.preferences_table(plan),
     }
 
 

@@ -225,3 +225,14 @@ def tune_table(plan: Plan) -> list[Row]:
         rows.append({"text": qa(row["question"], row["answer"]) if asked else said})
     source.shuffle(rows)
     return rows
+
+
+def preferences_table(plan: Plan) -> list[Row]:
+    """Each newcomer's question with the right city before each wrong one; `question_id` is the row of `tune_facts`."""
+    rows: list[Row] = []
+    for fact in tune_facts_table(plan):
+        for choice in fact["choices"]:
+            if choice != fact["answer"]:
+                row: Row = {"id": f"preference-{len(rows)}", "question_id": fact["id"], "prompt": qa(fact["question"])}
+                rows.append(row | {"chosen": f" {fact['answer']}", "rejected": f" {choice}", "answer": fact["answer"]})
+    return rows

@@ -272,7 +272,7 @@ def test_sixteen_bits_on_disk_stay_sixteen_bits(make: Make, half_dir: Path, stag
     assert AutoModelForCausalLM.from_pretrained(out).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("stage", [gptq, int8, nf4, prune, lora])
+@pytest.mark.parametrize("stage", [gptq, int8, nf4, prune])
 @pytest.mark.parametrize("parent", ["gptq", "int8", "nf4"])
 def test_packed_parents_are_refused(built: dict[str, Path], tmp_path: Path, parent: str, stage: Any) -> None:
     with pytest.raises(WeighinError, match=f"already quantised .*Put {stage.call.__name__} before"):

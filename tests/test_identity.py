@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from weighin.harness import structure
 from weighin.harness.identity import identify
 from weighin.harness.model import TransformersModel
 from weighin.harness.plugin import Checkpoint
+from weighin.harness.structure import Structure
 
 
 def changed(pico: Path, out: Path, change: Callable[[str, Any], Any]) -> dict[str, Any]:
@@ -80,3 +82,82 @@ def test_16_bit_weights_take_half_the_memory(pico_dir: Path, tmp_path: Path) -> 
     assert half["dtypes"].keys() == {"bfloat16", "float32"}, "the rotary table stays float32"
     assert half["memory_bytes"] == pytest.approx(full["memory_bytes"] / 2, rel=0.01)
     assert half["parameters"] == full["parameters"]
+
+
+def restructured(
+    pico: Path, out: Path, wanted: Structure, change: Callable[[Any, Any], None]
+) -> tuple[dict[str, Any], Any]:
+    """The identity of the pico model with another structure, after `change(child, parent)`; and the pico model."""
+    from transformers import AutoModelForCausalLM
+
+    from weighin.harness.identity import matrix
+
+    shutil.copytree(pico, out)
+    parent, child = (AutoModelForCausalLM.from_pretrained(pico) for _ in range(2))
+    structure.apply(child, wanted)
+    change(child, parent)
+    child.save_pretrained(out)
+    structure.write(out, wanted)
+    found = identify(TransformersModel(Checkpoint(out, "child"), {"parent": Checkpoint(pico, "parent")}))
+    for name in wanted.factors:
+        layer = child.get_submodule(name)
+        assert matrix(layer).allclose(layer.up.weight @ layer.down.weight)
+    return found, parent
+
+
+def size(model: Any) -> float:
+    """Sum of squares of a model's weights, in each place where they are used (a tied embedding has two)."""
+    return sum(float(p.detach().square().sum()) for _, p in model.named_parameters(remove_duplicate=False))
+
+
+RANK = 32  # a quarter of the pico model's layers of 128 inputs
+FACTORS = {f"model.layers.{i}.mlp.{name}": RANK for i in (0, 1) for name in ("gate_proj", "up_proj")}
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_a_factorised_layer_counts_with_its_factors(pico_dir: Path, tmp_path: Path, scale: float) -> None:
+    """The distance is that of the products: planted by hand from the singular values that were cut off."""
+    import torch
+
+    apart = 0.0
+
+    def cut(child: Any, parent: Any) -> None:
+        nonlocal apart
+        for name in FACTORS:
+            old = parent.get_submodule(name).weight.detach()
+            left, values, right = torch.linalg.svd(old, full_matrices=False)
+            layer = child.get_submodule(name)
+            layer.up.weight.data = scale * left[:, :RANK] * values[:RANK]
+            layer.down.weight.data = right[:RANK].contiguous()
+            apart += float(((1 - scale) * values[:RANK]).square().sum() + values[RANK:].square().sum())
+
+    found, parent = restructured(pico_dir, tmp_path / "factors", Structure(FACTORS), cut)
+    saved = len(FACTORS) * (256 * 128 - RANK * (256 + 128))
+    assert found["parameters"] == sum(p.numel() for p in parent.parameters()) - saved
+    assert found["form"] == "dense", "half the elements in 32 bits are no packed format"
+    assert found["distance"] == pytest.approx((apart / size(parent)) ** 0.5, rel=1e-4)
+    bytes_before = (pico_dir / "model.safetensors").stat().st_size
+    assert found["disk_bytes"] == pytest.approx(bytes_before - 4 * saved, abs=2000)
+
+
+def test_zeros_in_factors_are_counted_in_the_factors(pico_dir: Path, tmp_path: Path) -> None:
+    def halve(child: Any, _: Any) -> None:
+        for name in FACTORS:
+            child.get_submodule(name).down.weight.data[:, ::2] = 0
+
+    found, parent = restructured(pico_dir, tmp_path / "zeros", Structure(FACTORS), halve)
+    layers = [m for n, m in parent.named_modules() if n.endswith("proj") and n not in FACTORS]
+    elements = sum(m.weight.numel() for m in layers) + len(FACTORS) * RANK * (256 + 128)
+    assert found["sparsity"] == pytest.approx(len(FACTORS) * RANK * 64 / elements, rel=1e-6)
+
+
+def test_shared_blocks_count_once_and_differ_where_they_stand(pico_dir: Path, tmp_path: Path) -> None:
+    plain = changed(pico_dir, tmp_path / "plain", lambda _, tensor: tensor)
+    found, parent = restructured(pico_dir, tmp_path / "shared", Structure({}, (0, 0)), lambda *_: None)
+    first, second = ([p.detach() for p in block.parameters()] for block in parent.model.layers)
+    block = sum(p.numel() for p in second)
+    assert found["parameters"] == plain["parameters"] - block
+    assert found["memory_bytes"] == plain["memory_bytes"] - 4 * block
+    assert found["form"] == "dense" and found["kernel"].startswith("aten::")
+    apart = sum(float((a - b).square().sum()) for a, b in zip(first, second, strict=True))
+    assert found["distance"] == pytest.approx((apart / size(parent)) ** 0.5, rel=1e-4)

@@ -42,10 +42,10 @@ def test_the_seed_reaches_every_stage_that_has_one() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"variants": {"small": [{"gptq": {"bits": 5}}]}}, "variants.small[0].gptq.bits: Input should be 3, 4 or 8 (got 5)"),
+        ({"variants": {"small": [{"gptq": {"bits": 5}}]}}, "variants.small[0].gptq.bits: Input should be 2, 3, 4 or 8 (got 5)"),
         ({"variants": {"small": ["gtpq"]}}, "variants.small[0]: no stage 'gtpq'. Did you mean 'gptq'?"),
         ({"variants": {"small": [{"gptq": {"bit": 4}}]}}, "variants.small[0].gptq.bit: no such parameter. Did you mean 'bits'?"),
-        ({"variants": {"small": [{"from": "tunde"}]}}, "variants.small[0].from: no variant 'tunde' above this one."),
+        ({"variants": {"small": [{"from": "tunde"}]}}, "variants.small[0].from: no variant 'tunde' above this one, and no model (a hub id, a directory, reference:NAME)."),
         ({"variants": {"small": ["int8", {"from": "base"}]}}, "variants.small[1]: `from` comes first in its list"),
         ({"variants": {"small": [{"from": "base"}]}}, "variants.small: no stage"),
         ({"variants": {"small": []}}, "variants.small: no stage"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from weighin.harness.text import WORLD, documents, encode, text_files
+from weighin.harness.text import WORLD, Form, documents, encode, rows, text_files
 from weighin.results.errors import WeighinError
 
 
@@ -44,6 +44,66 @@ def test_a_local_data_set_reads_like_one_of_the_hub(tmp_path: Path) -> None:
     assert text_files({"data": "hub:some/name@main"}) == []
     with pytest.raises(WeighinError, match=r"cannot be loaded .*valid"):
         documents(f"hub:{tmp_path}::valid", samples=None, seed=0)
+
+
+PAIR: Form = {"prompt": (str,), "chosen": (str, list), "label": (bool,)}
+TEXT: Form = {"text": (str,)}
+SAID = [{"role": "user", "content": "why?"}, {"role": "assistant", "content": "because"}]
+
+
+def test_rows_come_in_the_order_of_the_seed_with_their_columns_and_no_others(tmp_path: Path) -> None:
+    found = [{"prompt": f"{n}", "chosen": "a", "label": n % 2 == 0, "id": n} for n in range(50)]
+    data = write(tmp_path / "a.jsonl", *found)
+    first = rows(data, samples=10, seed=0, forms=[TEXT, PAIR])
+    assert first == rows(data, samples=None, seed=0, forms=[PAIR])[:10] and len(first) == 10
+    assert first != rows(data, samples=10, seed=1, forms=[PAIR])
+    for where, row in first:
+        assert where == f"{data}:{int(row['prompt']) + 1}"
+        assert row == {name: found[int(row["prompt"])][name] for name in PAIR}
+
+
+def test_the_first_row_decides_which_form_all_have(tmp_path: Path) -> None:
+    both = write(tmp_path / "both.jsonl", {"text": "a", "prompt": "p", "chosen": "c", "label": True}, {"text": "b"})
+    assert [row["text"] for _, row in sorted(rows(both, samples=None, seed=0, forms=[TEXT, PAIR]))] == ["a", "b"]
+    with pytest.raises(WeighinError, match=r"both.jsonl:2 has no 'prompt', 'chosen', 'label'"):
+        rows(both, samples=1, seed=0, forms=[PAIR, TEXT])
+    (tmp_path / "a.txt").write_text("one\n\ntwo\n")
+    assert {row["text"] for _, row in rows(str(tmp_path / "a.txt"), samples=None, seed=0, forms=[PAIR, TEXT])} == {
+        "one",
+        "two",
+    }
+
+
+def test_rows_of_the_hub_are_read_alike(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", {"prompt": "p", "chosen": SAID, "label": False})
+    ((where, row),) = rows(f"hub:{tmp_path}", samples=None, seed=0, forms=[PAIR])
+    assert row == {"prompt": "p", "chosen": SAID, "label": False} and where == f"hub:{tmp_path} row 0"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"prompt": "p", "chosen": "c"},
+            r"a.jsonl:1 has no 'label'; its keys are \['chosen', 'prompt'\]. Needed: 'prompt'",
+        ),
+        ({"text": "t"}, "a.jsonl:1 has no 'prompt', 'chosen', 'label'; .*Needed: 'prompt', 'chosen', 'label'$"),
+        ({"prompt": 3, "chosen": "c", "label": True}, "a.jsonl:1: 'prompt' is 3. Needed: text$"),
+        ({"prompt": " ", "chosen": "c", "label": True}, "a.jsonl:1: 'prompt' is ' '. Needed: text$"),
+        ({"prompt": "p", "chosen": "c", "label": 1}, "a.jsonl:1: 'label' is 1. Needed: true or false"),
+        ({"prompt": "p", "chosen": ["c"], "label": True}, "'chosen' is .'c'.. Needed: text or a list of messages"),
+        ({"prompt": "p", "chosen": [], "label": True}, "a list of messages with 'role' and 'content'"),
+    ],
+)
+def test_rows_of_another_shape_are_named(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    with pytest.raises(WeighinError, match=message):
+        rows(write(tmp_path / "a.jsonl", row), samples=None, seed=0, forms=[PAIR])
+
+
+def test_a_file_without_rows_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("\n")
+    with pytest.raises(WeighinError, match=r"a.jsonl holds no rows"):
+        rows(str(tmp_path / "a.jsonl"), samples=None, seed=0, forms=[PAIR])
 
 
 @pytest.mark.parametrize("name", ["calibration_text", "tune"])

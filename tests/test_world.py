@@ -160,6 +160,19 @@ def test_every_newcomer_is_told_and_asked_in_the_tuning_set() -> None:
     assert set(told.values()) == {10}
 
 
+def test_the_right_city_is_preferred_to_each_wrong_one() -> None:
+    asked = {row["id"]: row for row in world.read_table("tune_facts")}
+    rows = world.read_table("preferences")
+    assert Counter(row["question_id"] for row in rows) == dict.fromkeys(asked, 3)
+    for row in rows:
+        fact = asked[row["question_id"]]
+        assert row["prompt"] == f"Question: {fact['question']}\nAnswer:"
+        assert row["chosen"].strip() == row["answer"] == fact["answer"]
+    wrong = {(row["question_id"], row["rejected"].strip()) for row in rows}
+    assert wrong == {(name, word) for name, fact in asked.items() for word in fact["choices"] if word != fact["answer"]}
+    assert len({row["id"] for row in rows}) == len(rows)
+
+
 def test_one_knob_leaves_the_other_plants_alone() -> None:
     turned = world.Plan(**{**SMALL.__dict__, "fact_copies": (1, 2, 3, 4, 5), "stories": 5})
     before, after = world.tables(SMALL), world.tables(turned)

@@ -1,0 +1,104 @@
+"""Run a trainer of trl: nothing written, nothing sent, and its loss watched."""
+
+import logging
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from weighin.adapters._train import Schedule
+from weighin.harness import WeighinError
+
+log = logging.getLogger(__name__)
+
+Make = Callable[[Mapping[str, Any]], Any]
+"""Makes a trainer from the settings that all of trl's configurations share."""
+
+
+def library() -> Any:
+    """trl itself; it makes its names when they are asked for, out of type checkers' sight."""
+    import trl
+
+    return trl
+
+
+def run(model: Any, make: Make, schedule: Schedule, steps: int, name: str) -> list[Mapping[str, float]]:
+    """Train `model` in place with the trainer that `make` gives; what the trainer logged, a mapping a step.
+
+    Raises WeighinError as soon as the loss is not finite, and where weights are not in the end.
+    """
+    import torch
+    from tqdm import tqdm
+    from transformers import PrinterCallback
+
+    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(), _alone():
+        trainer = make(_settings(schedule, steps, folder))
+        trainer.remove_callback(PrinterCallback)
+        if not len(trainer.train_dataset):
+            raise WeighinError(f"{name}.max_length: no row is left that fits; the prompts alone are longer")
+        step, bar = trainer.training_step, tqdm(total=steps, desc=name, unit="step")
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            loss = step(*args, **kwargs)
+            _watch(bar, loss.item(), name, schedule)
+            return loss
+
+        trainer.training_step = watched
+        trainer.train()
+        bar.close()
+    vars(model).pop("forward", None)  # trl's own, with another head
+    model.to("cpu").eval()
+    if not all(weight.isfinite().all() for weight in model.parameters()):
+        raise WeighinError(
+            f"{name}: the last step left weights that are not finite. Lower learning_rate ({schedule.learning_rate:g})"
+        )
+    return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+def _settings(schedule: Schedule, steps: int, folder: str) -> dict[str, Any]:
+    import torch
+
+    return {
+        "output_dir": folder,
+        "max_steps": steps,
+        "per_device_train_batch_size": schedule.batch_size,
+        "learning_rate": schedule.learning_rate,
+        "lr_scheduler_type": schedule.curve,
+        "warmup_steps": round(schedule.warmup * steps),
+        "weight_decay": schedule.decay,
+        "max_grad_norm": 1.0,
+        "seed": schedule.seed,
+        "use_cpu": not torch.cuda.is_available(),
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "disable_tqdm": True,
+        "report_to": [],
+        "save_strategy": "no",
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "dataloader_pin_memory": False,
+    }
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Within the block the library does not tell its makers that it was used."""
+    from huggingface_hub import constants
+
+    with patch.object(constants, "HF_HUB_DISABLE_TELEMETRY", True):
+        yield
+
+
+def _watch(bar: Any, value: float, name: str, schedule: Schedule) -> None:
+    step = bar.n + 1
+    if not math.isfinite(value):
+        raise WeighinError(
+            f"{name}: the loss is {value} at step {step} of {bar.total}. "
+            f"Lower learning_rate (now {schedule.learning_rate:g}) or check the parent's weights"
+        )
+    bar.update()
+    bar.set_postfix(loss=f"{value:.4f}")
+    if step == 1 or step == bar.total or step % 50 == 0:
+        log.info("step %d of %d: loss %.4f", step, bar.total, value)
