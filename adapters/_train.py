@@ -91,7 +91,7 @@ def train(model: Any, rows: Sequence[Row], schedule: Schedule, name: str, loss: 
     from tqdm import tqdm
 
     weights = [p for p in model.parameters() if p.requires_grad]
-    cached = model.config.use_cache
+    cached = getattr(model.config, "use_cache", True)
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
         trainer = _trainer(model, rows, schedule, folder)
         bar = tqdm(total=_steps(rows, schedule), desc=name, unit="step")

@@ -99,8 +99,8 @@ def distill(
     logits compares the token distributions on the documents of `data`: `objective` at `temperature`, beside it a share
     `hard` of the plain next-token loss, and `hidden` times the distance of matched layers. sequence has the teachers
     continue the beginnings of the documents (`prompt_tokens`) and trains on what they write, if it is at least
-    `min_logprob` likely, nats a token. on_policy compares the distributions on what the student itself writes.
-    Several teachers: the mean of their probabilities, by `weights`.
+    `min_logprob` likely, nats a token. on_policy compares the distributions on what the student itself writes after
+    them; `temperature` is that of the writing, too. Several teachers: the mean of their probabilities, by `weights`.
     """
     lesson = Lesson(_loaded(teacher), weights or [1.0] * len(teacher), objective, temperature, hard, hidden)
     schedule = Schedule(learning_rate, batch_size, epochs, steps, seed=seed)

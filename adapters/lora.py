@@ -14,6 +14,8 @@ Parameter-Efficient Prompt Tuning", arXiv 2104.08691. Dettmers et al., "QLoRA: E
 Costs: a forward and a backward pass over the data per epoch, and 4 bytes a parameter for frozen dense weights. Buys: a
 tuned model. Merged it is as large and as fast as its parent. Kept as an adapter the file holds only the change (it
 refers to the parent's directory, which must stay), and every forward pays for the extra products or the extra tokens.
+Elsewhere such a directory is read by `AutoModelForCausalLM.from_pretrained`, on compressed-tensors weights with
+`quantization_config=CompressedTensorsConfig(dequantize=True)`; a prompt is read by peft alone.
 """
 
 import warnings

@@ -39,7 +39,7 @@ def _reads(params: Mapping[str, Any]) -> list[Path]:
 
 
 @stage(
-    needs=("torchao", "compressed_tensors", "transformers", "torch"),
+    needs=("torchao", "compressed_tensors", "transformers", "torch", "accelerate"),
     reads=_reads,
     example={"samples": 8, "max_length": 32},
     foresee=partial(foresee, "qat"),

@@ -75,7 +75,7 @@ def tune(
     method: Method = "sft",
     data: str | None = None,
     samples: PositiveInt | None = None,
-    max_length: PositiveInt = 256,
+    max_length: Annotated[int, Field(gt=1)] = 256,
     learning_rate: PositiveFloat | None = None,
     epochs: PositiveInt = 1,
     steps: PositiveInt | None = None,
@@ -97,10 +97,8 @@ def tune(
     others. Weights that are zero in the linear layers stay zero.
     """
     found = rows(data or DATA[method], samples=samples, seed=seed, forms=forms(method, reward))
-    table, schedule = (
-        shaped(method, found, seed),
-        Schedule(learning_rate or RATES[method], batch_size, epochs, steps, seed=seed),
-    )
+    table = shaped(method, found, seed)
+    schedule = Schedule(learning_rate or RATES[method], batch_size, epochs, steps, seed=seed)
     pull = Pull(method, BETA[method] if beta is None else beta, reward, generations, max_new_tokens, temperature)
     with dense(parent, out, "tune") as source:
         tokenizer, (model, dtype) = load_tokenizer(source), load_float32(source)

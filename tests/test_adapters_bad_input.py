@@ -23,7 +23,7 @@ from weighin.results.errors import WeighinError
         (
             gptq,
             {"group_size": 96},
-            "96 does not divide the input size 128 of .*Allowed for this model: -1 .*, 8, 16, 32, 64, 128; or misfit: rows$",
+            "96 does not divide the input size 128 of .*Allowed for this model: -1 .*, 64, 128; or misfit: rows$",
         ),
         (prune, {"pattern": "2:4", "sparsity": 0.3}, "only 0.5 fits .got 0.3."),
         (lora, {"target": ["no_such_layer"]}, "lora.target: .*no_such_layer"),

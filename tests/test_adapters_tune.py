@@ -55,9 +55,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The same few answers in the shape that each method wants."""
     folder = tmp_path_factory.mktemp("data")
     said = [{"prompt": p["prompt"], "completion": p["chosen"]} for p in PAIRS]
-    told = [
-        {"prompt": p["prompt"], "completion": p[s], "label": s == "chosen"} for p in PAIRS for s in p if s[0] in "cr"
-    ]
+    sides = ((p, side) for p in PAIRS for side in ("chosen", "rejected"))
+    told = [{"prompt": p["prompt"], "completion": p[side], "label": side == "chosen"} for p, side in sides]
     return {
         "sft": lines(folder / "sft.jsonl", *said * 4),
         "dpo": lines(folder / "dpo.jsonl", *PAIRS * 4),
@@ -198,9 +197,9 @@ def test_a_reward_that_never_differs_is_an_error(make: Make, tmp_path: Path) -> 
 def test_prompts_too_long_are_left_out_and_the_log_says_so(
     make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    long = {"prompt": "stone " * 40, "completion": " Seven.", "chosen": " Seven.", "rejected": " Three.", "label": True}
-    for way, keys in {"dpo": ("prompt", "chosen", "rejected"), "grpo": ("prompt",)}.items():
-        rows = [{key: row[key] for key in keys} for row in [*PAIRS, long]]
+    long = {"prompt": "stone " * 40, "chosen": " Seven.", "rejected": " Three."}
+    for way in ("dpo", "grpo"):
+        rows = [*PAIRS, long]
         caplog.clear()
         make(way, data=lines(tmp_path / f"{way}.jsonl", *rows), max_length=32)
         assert "1 of 5 rows left out: the prompt fills max_length" in caplog.text

@@ -34,7 +34,7 @@ def test_its_signature_is_its_schema(kind: registry.Kind, name: str) -> None:
     assert all(p.kind is p.KEYWORD_ONLY for p in given[leading:]), "parameters are keyword-only"
     assert all(p.annotation is not p.empty for p in given[leading:]), "parameters have types"
     schema = plugin.parameters
-    assert set(schema.model_fields) == {p.name for p in given[leading:]}
+    assert set(schema.model_fields) == {p.name.rstrip("_") for p in given[leading:]}
     example = schema.model_validate(dict(plugin.example))
     plain = example.model_dump(mode="json")
     assert json.loads(example.model_dump_json()) == plain, "they are plain JSON in a key"

@@ -49,9 +49,7 @@ def test_a_taught_student_beats_one_that_only_reads(tmp_path: Path) -> None:
         out = tmp_path / name
         out.mkdir()
         teacher = [Checkpoint(reference_path("base"), "base")]
-        distill(
-            Checkpoint(student, "cut"), out, teacher=teacher, steps=100, max_length=128, learning_rate=1e-3, **params
-        )
+        distill(Checkpoint(student, "cut"), out, teacher=teacher, steps=100, max_length=128, **params)
         found[name] = perplexity(out)
     assert perplexity(reference_path("base")) < found["taught"] < found["reads"] < perplexity(student)
     assert found["layers too"] < found["reads"]
