@@ -33,6 +33,7 @@ def run(model: Any, make: Make, schedule: Schedule, steps: int, name: str) -> li
     from tqdm import tqdm
     from transformers import PrinterCallback
 
+    cached = getattr(model.config, "use_cache", True)
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(), _alone():
         trainer = make(_settings(schedule, steps, folder))
         trainer.remove_callback(PrinterCallback)
@@ -49,6 +50,7 @@ def run(model: Any, make: Make, schedule: Schedule, steps: int, name: str) -> li
         trainer.train()
         bar.close()
     vars(model).pop("forward", None)  # trl's own, with another head
+    model.config.use_cache = cached  # the library turns it off for good, and generation from then on is slow
     model.to("cpu").eval()
     if not all(weight.isfinite().all() for weight in model.parameters()):
         raise WeighinError(

@@ -55,7 +55,7 @@ def awq(
     duo_scaling: bool | Literal["both"] = "both",
     trials: Annotated[int, Field(ge=4)] = 20,
     data: str = "reference:calibration_text",
-    samples: PositiveInt = 16,
+    samples: PositiveInt = 32,
     max_length: PositiveInt = 256,
     seed: int = 0,
 ) -> None:

@@ -109,7 +109,8 @@ def distill(
         model = _fresh(model, seed) if student == "fresh" else model
         tokenizer, rows = load_tokenizer(source), text_rows(model, source, Text(data, samples, max_length, seed))
         prompts = beginnings([row["input_ids"] for row in rows], prompt_tokens)
-        writing = Writing(max_new_tokens, temperature, batch_size, end_tokens(model, tokenizer), min_logprob)
+        # Writing keeps no gradients, so more texts go into the memory of a training step.
+        writing = Writing(max_new_tokens, temperature, 4 * batch_size, end_tokens(model, tokenizer), min_logprob)
         with trained(model, dtype, "distill"), zeros_kept(model, "distill", keep_zeros):
             if method == "logits":
                 _on_documents(model, rows, lesson, schedule)

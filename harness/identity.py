@@ -10,6 +10,7 @@ from typing import Any
 
 from weighin.harness.checkpoints import disk_bytes
 from weighin.harness.model import TransformersModel, tensors
+from weighin.harness.outline import read
 from weighin.harness.structure import low_rank
 
 MATRIX = ("::mm", "::addmm", "::matmul", "gemm", "gemv", "int8pack", "int4pack", "int_mm", "scaled_mm", "linear_")
@@ -28,7 +29,7 @@ def identify(model: TransformersModel) -> dict[str, Any]:
     layers = dict(linear_layers(model.module))
     elements, sparsity, packed = _census(layers)
     distance, reason = _distance(model)
-    declared = getattr(model.module.config, "quantization_config", None) is not None
+    declared = bool(read(model.checkpoint.path).packed)
     return {
         "parameters": elements + _rest(model.module, set(layers)),
         "disk_bytes": disk_bytes(model.checkpoint.path),

@@ -49,7 +49,8 @@ class TransformersModel:
 
     @property
     def window(self) -> int:
-        return int(getattr(self.module.config, "max_position_embeddings", 0) or self.tokenizer.model_max_length)
+        whole = int(getattr(self.module.config, "max_position_embeddings", 0) or self.tokenizer.model_max_length)
+        return whole - len(getattr(self.module, "soft_prompt", ()))
 
     def encode(self, text: str) -> list[int]:
         return list(self.tokenizer(text).input_ids)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from weighin.harness import outline
 from weighin.harness.outline import ADAPTER, STRUCTURE
+from weighin.harness.soft_prompt import attach
 from weighin.results.errors import WeighinError
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def pretrained(path: Path, **options: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     folder = _base(path)
+    if outline.read(path).attached == "prompt_tuning":
+        return attach(pretrained(folder, **options), path)
     structure = read(folder)
     if folder != path and outline.read(folder).packed == "compressed-tensors":
         # Otherwise unpacked at the first forward: too late for an adapter, which asks each layer for its weight.
