@@ -5,10 +5,11 @@ Paper: Lin et al., "AWQ: Activation-aware Weight Quantization for On-Device LLM 
 arXiv 2306.00978.
 
 Costs: a search that runs every attention and MLP block `trials` times over the calibration text: minutes where GPTQ
-takes seconds. Buys: a smaller file, at 3 and 4 bits usually closer to its parent than rounding alone (at 2 it need not
-be: scales are chosen for one block at a time, as if the others were exact). They are folded into the norms and layers
-before, so they cost nothing at run time. Under transformers without a GPU kernel the weights are unpacked to dense at
-the first forward: neither smaller in memory nor faster there. vLLM computes on the packed weights.
+takes seconds. Buys: a smaller file, often closer to its parent than rounding alone, though not always: scales are
+chosen for one block at a time, as if the others were exact (on the reference model it wins at 3 bits, not at 2 and 4).
+They are folded into the norms and layers before, so they cost nothing at run time. Under transformers without a GPU
+kernel the weights are unpacked to dense at the first forward: neither smaller in memory nor faster there. vLLM computes
+on the packed weights.
 """
 
 from collections.abc import Iterator

@@ -124,7 +124,7 @@ def _table(cards: list[Row]) -> Iterator[str]:
             card["form"],
             card["kernel"],
             f"{card['parent_quality']:.4g} → {card['quality']:.4g}" if card["quality"] else card["quality_reason"],
-            card["loader"],
+            card["loader"] or "",
         )
         yield "| " + " | ".join(_cell(str(cell)) for cell in cells) + " |"
 

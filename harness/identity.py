@@ -10,7 +10,7 @@ from typing import Any
 
 from weighin.harness.checkpoints import disk_bytes
 from weighin.harness.model import TransformersModel, tensors
-from weighin.harness.outline import read
+from weighin.harness.outline import loader, read
 from weighin.harness.structure import low_rank
 
 MATRIX = ("::mm", "::addmm", "::matmul", "gemm", "gemv", "int8pack", "int4pack", "int_mm", "scaled_mm", "linear_")
@@ -29,18 +29,19 @@ def identify(model: TransformersModel) -> dict[str, Any]:
     layers = dict(linear_layers(model.module))
     elements, sparsity, packed = _census(layers)
     distance, reason = _distance(model)
-    declared = bool(read(model.checkpoint.path).packed)
+    seen = read(model.checkpoint.path)
     return {
         "parameters": elements + _rest(model.module, set(layers)),
         "disk_bytes": disk_bytes(model.checkpoint.path),
         "memory_bytes": model.weight_bytes(),
         "dtypes": dict(dtypes),
-        "form": "packed" if packed else "simulated" if declared else "dense",
+        "form": "packed" if packed else "simulated" if seen.packed else "dense",
         "kernel": kernel,
         "sparsity": sparsity,
         "distance": distance,
         "distance_reason": reason,
         "serving": model.served.shown(),
+        "loader": loader(seen),
     }
 
 

@@ -157,5 +157,6 @@ SHOWN: dict[str, Any] = {
     "form": lambda row: row["form"],
     "kernel": lambda row: row["kernel"],
     "served": _serving,
+    "loads": lambda row: f"with {row['loader']}" if row["loader"] else "",
 }
 """What `weighin show VARIANT` says of a checkpoint."""

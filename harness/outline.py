@@ -64,6 +64,18 @@ def vocabulary(path: Path) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def loader(seen: Outline) -> str:
+    """What it takes besides the directory to load a checkpoint as it acts."""
+    if seen.structure:
+        return "weighin"
+    if seen.attached == "prompt_tuning":
+        return "peft"
+    parts = [seen.packed, "peft" if seen.attached else ""]
+    with_ = " and ".join(part for part in parts if part)
+    plain = f"transformers with {with_}" if with_ else "transformers"
+    return f"{plain}; weighin to serve it so" if seen.served else plain
+
+
 def dense(stage: str, parent: Outline) -> Outline:
     """The parent with its adapter merged. Raises WeighinError where its weights are not dense ones to rewrite."""
     unserved(stage, parent)

@@ -65,6 +65,7 @@ class IdentityRow:
     distance: float | None
     distance_reason: str | None = None
     serving: Json = field(default_factory=dict)
+    loader: str | None = None
 
 
 @dataclass(frozen=True)

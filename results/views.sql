@@ -263,7 +263,7 @@ select
     v.parent_key, v.root_key, v.stage, v.params, v.depth, v.made_at, v.made_seconds, v.made_peak_bytes, v.made_on,
     v.made_joules, v.made_joules_source, v.others,
     r.machine_key, i.parameters, i.disk_bytes, i.memory_bytes, i.dtypes, i.form, i.kernel, i.sparsity,
-    i.distance, i.distance_reason, i.serving,
+    i.distance, i.distance_reason, i.serving, i.loader,
     case when l.variant_key is null then 'failed' else 'ok' end as status
 from labels l
 left join runs r using (run_id)
