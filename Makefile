@@ -10,7 +10,7 @@ demo: $(STAMP)
 	@$(BIN)/weighin run
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP)
 	@$(BIN)/python -m pytest -m slow

@@ -31,7 +31,7 @@ def page(store: Store | None) -> str:
 
 def described(text: str) -> str:
     """A page without its measured parts."""
-    return MEASURED.sub("", text)
+    return re.sub(r"\n{3,}", "\n\n", MEASURED.sub("", text)).rstrip()
 
 
 def _intro(names: list[str], store: Store | None, cards: list[Row]) -> str:
@@ -148,7 +148,7 @@ def _cards(store: Store) -> list[Row]:
            left join cards p on p.variant = c.parent
            left join quality q on q.variant = c.variant
            left join quality b on b.variant = c.parent
-           where c.stage is not null order by c.position""",
+           where c.stage is not null and c.parent is not null order by c.position""",
         [SPEC, QUALITY],
     )
     if not rows:
