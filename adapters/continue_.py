@@ -10,16 +10,16 @@ moments in float32). Buys: a model that knows the text, as large and as fast as 
 speak of is slowly forgotten.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from weighin.adapters._hf import dense, linears, load_float32, save
+from weighin.adapters._hf import dense, load_float32, save
 from weighin.adapters._train import Schedule, Text, packed_rows, train
-from weighin.harness import Checkpoint, Outline, WeighinError, outline, stage
+from weighin.adapters._trained import zeros_kept
+from weighin.harness import Checkpoint, Outline, outline, stage
 from weighin.harness.text import text_files
 
 
@@ -58,33 +58,6 @@ def continue_(
         schedule = Schedule(
             learning_rate, batch_size, epochs, steps, warmup=warmup, decay=0.01, curve="cosine", seed=seed
         )
-        if keep_zeros:
-            with zeros_kept(model):
-                train(model, rows, schedule, "continue")
-        else:
+        with zeros_kept(model, "continue", keep_zeros):
             train(model, rows, schedule, "continue")
         save(model.to(dtype), out, source)
-
-
-@contextmanager
-def zeros_kept(model: Any) -> Iterator[None]:
-    """Within the block, training leaves every weight of a linear layer at zero that was zero when the block began.
-
-    Raises WeighinError when the block ends and one is not.
-    """
-    weights: dict[str, Any] = {name: layer.weight for name, layer in linears(model).items()}
-    zeros = {name: (weight, weight == 0) for name, weight in weights.items()}
-    # No gradient, so no moments; and decay takes a share of nothing.
-    hooks = [
-        weight.register_hook(lambda gradient, zero=zero: gradient.masked_fill(zero.to(gradient.device), 0))
-        for weight, zero in zeros.values()
-        if zero.any()
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-    lost = [name for name, (weight, zero) in zeros.items() if weight[zero].any()]
-    if lost:
-        raise WeighinError(f"weights that were zero are not any more, in {', '.join(lost)}")
