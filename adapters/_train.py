@@ -98,7 +98,7 @@ def train(model: Any, rows: Sequence[Row], schedule: Schedule, name: str, loss: 
 
         def watched(model: Any, batch: Batch, **_: Any) -> Any:
             value = loss(model, batch)
-            _watch(bar, value.item(), name, schedule)
+            watch(bar, value.item(), name, schedule)
             return value
 
         trainer.compute_loss = watched
@@ -116,7 +116,8 @@ def _steps(rows: Sequence[Row], schedule: Schedule) -> int:
     return schedule.steps or schedule.epochs * math.ceil(len(rows) / schedule.batch_size)
 
 
-def _watch(bar: Any, value: float, name: str, schedule: Schedule) -> None:
+def watch(bar: Any, value: float, name: str, schedule: Schedule) -> None:
+    """Note a step's loss on the bar and in the log. Raises WeighinError where it is not finite."""
     step = bar.n + 1
     if not math.isfinite(value):
         raise WeighinError(

@@ -1,17 +1,13 @@
 """Run a trainer of trl: nothing written, nothing sent, and its loss watched."""
 
-import logging
-import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from weighin.adapters._train import Schedule
+from weighin.adapters._train import Schedule, watch
 from weighin.harness import WeighinError
-
-log = logging.getLogger(__name__)
 
 Make = Callable[[Mapping[str, Any]], Any]
 """Makes a trainer from the settings that all of trl's configurations share."""
@@ -43,7 +39,7 @@ def run(model: Any, make: Make, schedule: Schedule, steps: int, name: str) -> li
 
         def watched(*args: Any, **kwargs: Any) -> Any:
             loss = step(*args, **kwargs)
-            _watch(bar, loss.item(), name, schedule)
+            watch(bar, loss.item(), name, schedule)
             return loss
 
         trainer.training_step = watched
@@ -91,16 +87,3 @@ def _alone() -> Iterator[None]:
 
     with patch.object(constants, "HF_HUB_DISABLE_TELEMETRY", True):
         yield
-
-
-def _watch(bar: Any, value: float, name: str, schedule: Schedule) -> None:
-    step = bar.n + 1
-    if not math.isfinite(value):
-        raise WeighinError(
-            f"{name}: the loss is {value} at step {step} of {bar.total}. "
-            f"Lower learning_rate (now {schedule.learning_rate:g}) or check the parent's weights"
-        )
-    bar.update()
-    bar.set_postfix(loss=f"{value:.4f}")
-    if step == 1 or step == bar.total or step % 50 == 0:
-        log.info("step %d of %d: loss %.4f", step, bar.total, value)
