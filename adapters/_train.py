@@ -130,30 +130,34 @@ def watch(bar: Any, value: float, name: str, schedule: Schedule) -> None:
         log.info("step %d of %d: loss %.4f", step, bar.total, value)
 
 
-def _trainer(model: Any, rows: Sequence[Row], schedule: Schedule, folder: str) -> Any:
+def settings(schedule: Schedule, steps: int, folder: str) -> dict[str, Any]:
+    """What every trainer here is told: the schedule, and to write, send and print nothing."""
     import torch
+
+    return {
+        "output_dir": folder,
+        "max_steps": steps,
+        "per_device_train_batch_size": schedule.batch_size,
+        "learning_rate": schedule.learning_rate,
+        "lr_scheduler_type": schedule.curve,
+        "warmup_steps": round(schedule.warmup * steps),
+        "weight_decay": schedule.decay,
+        "max_grad_norm": 1.0,
+        "seed": schedule.seed,
+        "use_cpu": not torch.cuda.is_available(),
+        "bf16": False,
+        "disable_tqdm": True,
+        "report_to": [],
+        "save_strategy": "no",
+        "dataloader_pin_memory": False,
+    }
+
+
+def _trainer(model: Any, rows: Sequence[Row], schedule: Schedule, folder: str) -> Any:
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
-    steps = _steps(rows, schedule)
-    arguments = TrainingArguments(
-        output_dir=folder,
-        max_steps=steps,
-        per_device_train_batch_size=schedule.batch_size,
-        learning_rate=schedule.learning_rate,
-        lr_scheduler_type=schedule.curve,
-        warmup_steps=round(schedule.warmup * steps),
-        weight_decay=schedule.decay,
-        max_grad_norm=1.0,
-        seed=schedule.seed,
-        use_cpu=not torch.cuda.is_available(),
-        bf16=False,
-        disable_tqdm=True,
-        report_to=[],
-        save_strategy="no",
-        logging_strategy="no",
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-    )
+    given = settings(schedule, _steps(rows, schedule), folder)
+    arguments = TrainingArguments(**given, remove_unused_columns=False, logging_strategy="no")
     trainer = Trainer(model=model, args=arguments, train_dataset=list(rows), data_collator=padded)
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -6,11 +6,12 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from weighin.adapters._train import Schedule, watch
+from weighin.adapters._train import Schedule, settings, watch
 from weighin.harness import WeighinError
 
 Make = Callable[[Mapping[str, Any]], Any]
 """Makes a trainer from the settings that all of trl's configurations share."""
+LOGGED: Mapping[str, Any] = {"logging_strategy": "steps", "logging_steps": 1, "gradient_checkpointing": False}
 
 
 def library() -> Any:
@@ -31,7 +32,7 @@ def run(model: Any, make: Make, schedule: Schedule, steps: int, name: str) -> li
 
     cached = getattr(model.config, "use_cache", True)
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(), _alone():
-        trainer = make(_settings(schedule, steps, folder))
+        trainer = make({**settings(schedule, steps, folder), **LOGGED})
         trainer.remove_callback(PrinterCallback)
         if not len(trainer.train_dataset):
             raise WeighinError(f"{name}.max_length: no row is left that fits; the prompts alone are longer")
@@ -53,31 +54,6 @@ def run(model: Any, make: Make, schedule: Schedule, steps: int, name: str) -> li
             f"{name}: the last step left weights that are not finite. Lower learning_rate ({schedule.learning_rate:g})"
         )
     return [entry for entry in trainer.state.log_history if "loss" in entry]
-
-
-def _settings(schedule: Schedule, steps: int, folder: str) -> dict[str, Any]:
-    import torch
-
-    return {
-        "output_dir": folder,
-        "max_steps": steps,
-        "per_device_train_batch_size": schedule.batch_size,
-        "learning_rate": schedule.learning_rate,
-        "lr_scheduler_type": schedule.curve,
-        "warmup_steps": round(schedule.warmup * steps),
-        "weight_decay": schedule.decay,
-        "max_grad_norm": 1.0,
-        "seed": schedule.seed,
-        "use_cpu": not torch.cuda.is_available(),
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "disable_tqdm": True,
-        "report_to": [],
-        "save_strategy": "no",
-        "logging_strategy": "steps",
-        "logging_steps": 1,
-        "dataloader_pin_memory": False,
-    }
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from weighin.harness import registry
+from weighin.harness.plugin import Name
 from weighin.results.errors import WeighinError
 from weighin.results.render import quantity
 from weighin.results.store import Store
@@ -107,7 +108,14 @@ def _limits(metadata: Any) -> str:
     return ", ".join(f"{sign} {value}" for sign, value in found)
 
 
-NAMES = {type(None): "none", str: "text", int: "whole number", float: "number", bool: "true, false"}
+NAMES = {
+    type(None): "none",
+    Name: "variant or model",
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "true, false",
+}
 SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
 

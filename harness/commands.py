@@ -218,6 +218,16 @@ def board(args: Args) -> int:
     os.execve(sys.executable, command, {**os.environ, "WEIGHIN_STORE": store})  # a signal to us is a signal to it
 
 
+def calibrate(args: Args) -> int:
+    """Try the instruments on planted truth; 1 where one of them fails."""
+    from weighin.harness.calibrate import calibrate, show
+
+    console = Console()
+    rows = calibrate(console, Store(args.store), args.suites, slow=not args.fast)
+    show(console, rows)
+    return 0 if all(row.passed for row in rows) else 1
+
+
 def doctor(args: Args) -> int:
     """What this machine can measure and what is missing."""
     from weighin.harness.doctor import examine
@@ -246,6 +256,7 @@ VERBS: dict[str, Callable[[Args], int]] = {
     "compare": compare,
     "board": board,
     "export": export,
+    "calibrate": calibrate,
     "doctor": doctor,
     "reference": reference,
 }

@@ -78,14 +78,15 @@ def matrix(layer: Any) -> Any:
 
 
 def _census(layers: dict[str, Any]) -> tuple[int, float, bool]:
-    """Elements of the matrices, share of zeros in those but the head, and whether they take fewer than 16 bits each.
+    """Elements of the layers, share of zeros in all matrices but the head, and whether an element takes under 16 bits.
 
     A factorised layer counts with its two factors, one that several blocks share counts once.
     """
     elements = pruned_of = zeros = resident = 0
     for name, layer in {id(layer): (name, layer) for name, layer in layers.items()}.values():
-        for weight in map(matrix, (layer.down, layer.up) if isinstance(layer, low_rank()) else (layer,)):
-            elements += weight.numel()
+        for part in (layer.down, layer.up) if isinstance(layer, low_rank()) else (layer,):
+            weight, bias = matrix(part), getattr(part, "bias", None)
+            elements += weight.numel() + (bias.numel() if bias is not None else 0)
             if "lm_head" not in name:  # no stage prunes the head, which often is the embedding
                 pruned_of += weight.numel()
                 zeros += int((weight == 0).sum())
@@ -114,8 +115,12 @@ def _distance(model: TransformersModel) -> tuple[float | None, str | None]:
             return None, f"{name} is {tuple(new.shape)}, its parent's {tuple(old.shape)}"
         apart += float((new - old).double().square().sum())
         size += float(old.double().square().sum())
+    rest = _others(parent.module, set(theirs))
+    tied = _tied(model.module, set(ours)) & _tied(parent.module, set(theirs))  # compared with the head already
     for name, new in _others(model.module, set(ours)).items():
-        old = _others(parent.module, set(theirs)).get(name)
+        old = rest.get(name)
+        if name in tied:
+            continue
         if old is None or new.shape != old.shape:
             return None, f"{name} is not its parent's"
         apart += float((new.float() - old.float()).double().square().sum())
@@ -130,6 +135,13 @@ def _others(module: Any, layers: set[str]) -> dict[str, Any]:
         for name, p in module.named_parameters(remove_duplicate=False)
         if not any(name.startswith(layer + ".") for layer in layers)
     }
+
+
+def _tied(module: Any, layers: set[str]) -> set[str]:
+    """Names of parameters outside the linear layers that are a linear layer's own: embeddings tied to the head."""
+    owned = {id(p) for name in layers for p in module.get_submodule(name).parameters()}
+    named = module.named_parameters(remove_duplicate=False)
+    return {name for name, p in named if id(p) in owned and not any(name.startswith(f"{layer}.") for layer in layers)}
 
 
 def _unique(found: Iterator[Any]) -> list[Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from weighin.harness.keys import digest
+from weighin.results.rows import Machine
 
 
 @cache
@@ -36,6 +37,13 @@ def machine_key() -> str:
 def hostname() -> str:
     """For people; it is in no key."""
     return socket.gethostname()
+
+
+def row() -> Machine:
+    """This machine as the store keeps it."""
+    found = facts()
+    system = f"{found['system']} {found['machine']}"
+    return Machine(machine_key(), hostname(), system, found["cpu"], found["cores"], ram_bytes(), found["gpu"], found)
 
 
 def ram_bytes() -> int:

@@ -10,6 +10,7 @@ from typing import (
     Concatenate,
     Generic,
     Literal,
+    NewType,
     ParamSpec,
     Protocol,
     Union,
@@ -88,6 +89,10 @@ class Model(Protocol):
         ...
 
 
+Name = NewType("Name", str)
+"""What a checkpoint is called in YAML: another variant's label, or a model."""
+
+
 def parameters_of(call: Callable[..., Any]) -> "type[BaseModel]":
     """The pydantic schema of a plugin's keyword-only arguments, which are its YAML parameters.
 
@@ -106,9 +111,9 @@ def parameters_of(call: Callable[..., Any]) -> "type[BaseModel]":
 
 
 def _named(hint: Any) -> Any:
-    """A type with `str` in the place of every `Checkpoint`."""
+    """A type with `Name` in the place of every `Checkpoint`."""
     if hint is Checkpoint:
-        return str
+        return Name
     origin, inner = get_origin(hint), get_args(hint)
     if not _mentions(hint):
         return hint

@@ -43,6 +43,8 @@ class Recipe:
 
 
 RECIPES = {"base": Recipe(), "draft": Recipe(peak=5e-3)}
+TAUGHT = Recipe(peak=3e-3)
+"""The draft's second pass, in which it learns the base's probabilities instead of the text's words."""
 
 
 def names() -> tuple[str, ...]:
@@ -81,9 +83,18 @@ def build(
         folder.mkdir(parents=True, exist_ok=True)
         tokenizer.save_pretrained(folder)
         model = make_model(each, seed, (recipe or RECIPES[each]).shape)
-        _train(model, stream, heldout, recipe or RECIPES[each], folder)
+        _train(model, (stream, heldout), recipe or RECIPES[each], folder)
+        if each == "draft":
+            source = out / "base" if (out / "base").is_dir() else reference_path("base")
+            _train(model, (stream, heldout), recipe or TAUGHT, folder, _teacher(source))
         made.append(folder)
     return made
+
+
+def _teacher(folder: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval().requires_grad_(False)
 
 
 def make_tokenizer(documents: list[str]) -> Any:
@@ -170,19 +181,23 @@ def _batches(rows: Any, recipe: Recipe, steps: int) -> Iterator[Any]:
         yield rows[at : at + recipe.batch]
 
 
-def _train(model: Any, rows: Any, heldout: Any, recipe: Recipe, folder: Path) -> None:
-    """Train, log every so often, and leave a checkpoint behind at each tenth of the way."""
+def _train(model: Any, text: tuple[Any, Any], recipe: Recipe, folder: Path, teacher: Any = None) -> None:
+    """Train, log every so often, and leave a checkpoint behind at each tenth of the way.
+
+    `text` is what is learnt and what is held out. With a `teacher` the loss is KL(teacher ‖ model), nats a token.
+    """
     import torch
 
+    rows, heldout = text
     optimizer = _optimizer(model, recipe)
     planned = recipe.passes * (len(rows) // recipe.batch)
     steps = min(planned, recipe.steps or planned)
-    start, log = time.perf_counter(), []
+    start, log, name = time.perf_counter(), [], "training_log.csv" if teacher is None else "taught_log.csv"
     for step, batch in enumerate(_batches(rows, recipe, steps)):
         model.train()
         for group in optimizer.param_groups:
             group["lr"] = _rate(recipe, step, steps)
-        loss = model(input_ids=batch, labels=batch).loss
+        loss = model(input_ids=batch, labels=batch).loss if teacher is None else _divergence(model, teacher, batch)
         if not math.isfinite(loss.item()):
             raise WeighinError(f"reference: the loss is {loss.item()} at step {step}; lower the learning rate")
         optimizer.zero_grad()
@@ -194,10 +209,20 @@ def _train(model: Any, rows: Any, heldout: Any, recipe: Recipe, folder: Path) ->
         tokens = (step + 1) * batch.numel()
         log.append([step + 1, tokens, round(loss.item(), 4), round(heldout_loss(model, heldout[:16]), 4)])
         log[-1].append(round(tokens / (time.perf_counter() - start)))
-        _write_log(folder, log)
+        _write_log(folder / name, log)
         if (step + 1) % max(recipe.log_every, steps // 10 // recipe.log_every * recipe.log_every) == 0:
             save(model, folder)
     save(model, folder)
+
+
+def _divergence(model: Any, teacher: Any, batch: Any) -> Any:
+    """KL(teacher ‖ model) of the next token, nats, mean over the batch."""
+    import torch
+
+    with torch.no_grad():
+        right = teacher(input_ids=batch, use_cache=False).logits.log_softmax(-1)
+    said = model(input_ids=batch, use_cache=False).logits.log_softmax(-1)
+    return torch.nn.functional.kl_div(said, right, log_target=True, reduction="none").sum(-1).mean()
 
 
 def heldout_loss(model: Any, rows: Any) -> float:
@@ -209,8 +234,8 @@ def heldout_loss(model: Any, rows: Any) -> float:
         return float(sum(model(input_ids=row[None], labels=row[None]).loss.item() for row in rows) / len(rows))
 
 
-def _write_log(folder: Path, log: list[list[float]]) -> None:
-    with (folder / "training_log.csv").open("w", newline="") as file:
+def _write_log(path: Path, log: list[list[float]]) -> None:
+    with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["step", "tokens", "loss", "heldout_loss", "tokens_per_s"])
         writer.writerows(log)

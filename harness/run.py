@@ -17,7 +17,7 @@ from weighin.harness.model import Loading
 from weighin.harness.plan import Cell, Plan
 from weighin.harness.plugin import Checkpoint
 from weighin.harness.progress import Display
-from weighin.results.rows import EvaluationRow, IdentityRow, Machine, RunRow, VariantRow
+from weighin.results.rows import EvaluationRow, IdentityRow, RunRow, VariantRow
 from weighin.results.store import Store
 
 
@@ -55,20 +55,7 @@ class Run:
 
     def begin(self) -> None:
         """Keep the run, its labels and its grid before anything is done."""
-        facts = machine.facts()
-        system = f"{facts['system']} {facts['machine']}"
-        self.store.add_machine(
-            Machine(
-                self.here,
-                machine.hostname(),
-                system,
-                facts["cpu"],
-                facts["cores"],
-                machine.ram_bytes(),
-                facts["gpu"],
-                facts,
-            )
-        )
+        self.store.add_machine(machine.row())
         self._add_root(self.plan.base, self.plan.spec.base.model_dump())
         for label, model in self.plan.spec.roots.items():
             root = self.plan.elsewhere[self.plan.chains[label][0].root]

@@ -16,7 +16,7 @@ What = Literal["scores", "samples", "variants"]
 _QUERIES: dict[str, str] = {
     "scores": "select * from scores where run_id = ? order by position, suite, metric",
     "samples": """select c.run_id, c.label as variant, e.variant_key, c.suite, s.metric, s.item, s.rep, s.cluster,
-            s.value, m.unit, s.weight, s.source, s.reason, s.detail
+            s.value, s.low, s.high, m.unit, s.weight, s.source, s.reason, s.detail
         from cells c join evaluations e using (evaluation_id) join samples s using (evaluation_id)
         left join labels l using (run_id, label) left join metrics m using (evaluation_id, metric)
         where c.run_id = ? and c.status = 'ok' order by l.position, c.suite, s.metric, s.rowid""",

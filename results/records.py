@@ -39,6 +39,9 @@ class Sample:
     `metric` may be left out where the suite declares just one. `cluster` groups items that are not independent (a
     shared passage); without it each item stands alone. `weight` is what a weighted mean weighs by (tokens, bytes).
     A `value` of None was not measured, and `reason` says why; it is never 0.
+
+    A figure of a whole set (an AUROC, a p99) is one sample that brings the limits of its 95 % interval, `low` and
+    `high`; its `weight` is then the number of items behind it.
     """
 
     item: str
@@ -50,3 +53,5 @@ class Sample:
     source: Source = "measured"
     reason: str | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
+    low: float | None = None
+    high: float | None = None

@@ -101,6 +101,29 @@ class EvaluationRow:
 
 
 @dataclass(frozen=True)
+class CalibrationRow:
+    """What one instrument recovered of one planted truth in one call of `weighin calibrate`."""
+
+    calibration_id: str
+    position: int
+    machine_key: str
+    suite: str
+    instrument: str
+    plant: str
+    target: str
+    unit: str
+    planted: float | None
+    recovered: float | None
+    low: float | None
+    high: float | None
+    passed: bool
+    reason: str | None
+    code: str
+    seconds: float
+    tried_at: datetime
+
+
+@dataclass(frozen=True)
 class CellRow:
     """One square of a run's grid, a variant under a suite; `log` is the file with the libraries' own output."""
 

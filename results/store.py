@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from weighin.results.database import SCHEMA_VERSION, reading, writing
 from weighin.results.records import Metric, Sample
 from weighin.results.rows import (
+    CalibrationRow,
     CellRow,
     CellStatus,
     EvaluationRow,
@@ -42,6 +43,7 @@ _INSERT = {
     IdentityRow: "insert or replace into identities values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     RunRow: "insert into runs values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     EvaluationRow: "insert into evaluations values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    CalibrationRow: f"insert into calibrations values ({', '.join('?' * 17)})",
     CellRow: """insert into cells values (?, ?, ?, ?, ?, ?, ?, ?)
         on conflict do update set status = excluded.status, evaluation_id = excluded.evaluation_id,
             reused = excluded.reused, reason = excluded.reason, log = coalesce(excluded.log, cells.log)""",
@@ -237,12 +239,16 @@ class Store:
                 state = CellRow(*cell, evaluation.status, evaluation.evaluation_id, reason=evaluation.reason)
                 con.execute(_INSERT[CellRow], _values(state))
 
+    def add_calibration(self, row: CalibrationRow) -> None:
+        """Keep what an instrument recovered of a planted truth."""
+        self._insert(row)
+
     @contextmanager
     def _writing(self) -> "Iterator[duckdb.DuckDBPyConnection]":
         with writing(self.path, self.patience) as con:
             yield con
 
-    def _insert(self, row: Machine | VariantRow | IdentityRow | CellRow) -> None:
+    def _insert(self, row: Machine | VariantRow | IdentityRow | CellRow | CalibrationRow) -> None:
         with self._writing() as con:
             con.execute(_INSERT[type(row)], _values(row))
 

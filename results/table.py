@@ -11,7 +11,20 @@ from weighin.results.records import Metric, Sample
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ("evaluation_id", "metric", "item", "rep", "cluster", "value", "weight", "source", "reason", "detail")
+COLUMNS = (
+    "evaluation_id",
+    "metric",
+    "item",
+    "rep",
+    "cluster",
+    "value",
+    "weight",
+    "source",
+    "reason",
+    "detail",
+    "low",
+    "high",
+)
 
 
 def sample_frame(
@@ -41,11 +54,12 @@ def sample_frame(
         cluster = sample.item if sample.cluster is None else sample.cluster
         detail = json.dumps(_finite(dict(sample.detail)), default=str, ensure_ascii=False) if sample.detail else "{}"
         given = (sample.item, sample.rep, cluster, value, float(sample.weight), sample.source, reason, detail)
-        records.append((evaluation_id, metric.name, *given))
+        records.append((evaluation_id, metric.name, *given, *_limits(metric, sample)))
     frame = pd.DataFrame.from_records(records, columns=list(COLUMNS))
-    text = [name for name in COLUMNS if name not in ("rep", "value", "weight")]
+    numbers = ("value", "weight", "low", "high")
+    text = [name for name in COLUMNS if name not in ("rep", *numbers)]
     # plain objects whatever pandas would infer: a column of None only must stay text, a value of None a NULL
-    frame = frame.astype({**dict.fromkeys(text, "object"), "rep": "int32", "value": "float64", "weight": "float64"})
+    frame = frame.astype({**dict.fromkeys(text, "object"), "rep": "int32", **dict.fromkeys(numbers, "float64")})
     return list(metrics.values()), frame
 
 
@@ -63,6 +77,15 @@ def _kept(sample: Sample) -> tuple[float | None, str | None]:
         return None, sample.reason or "not measured"
     value = float(sample.value)
     return (value, sample.reason) if math.isfinite(value) else (None, sample.reason or "not finite")
+
+
+def _limits(metric: Metric, sample: Sample) -> tuple[float | None, float | None]:
+    low, high = sample.low, sample.high
+    if low is None and high is None:
+        return None, None
+    if sample.value is None or low is None or high is None or not low <= sample.value <= high:
+        raise StoreError(f"{metric.name}: item {sample.item!r} has {sample.value} between {low} and {high}")
+    return low, high
 
 
 def _finite(value: object) -> object:

@@ -24,7 +24,9 @@ select
     evaluation_id, metric, item,
     min(cluster) as cluster,
     avg(value) as value,
-    coalesce(avg(weight) filter (where value is not null), avg(weight)) as weight
+    coalesce(avg(weight) filter (where value is not null), avg(weight)) as weight,
+    avg(low) as low,
+    avg(high) as high
 from samples
 group by all;
 
@@ -56,6 +58,9 @@ counted as (
         fsum(value) as sum,
         min(value) as min,
         max(value) as max,
+        -- the limits that a figure of the whole set brings along
+        if(count(value) = 1, min(low), null) as own_low,
+        if(count(value) = 1, max(high), null) as own_high,
         bool_and(value in (0, 1) and weight = 1) filter (where value is not null) as zero_or_one
     from items
     group by all
@@ -63,10 +68,10 @@ counted as (
 reduced as (
     select
         m.evaluation_id, m.metric, m.unit, m.better, m.reduce, m.runtime,
-        coalesce(c.n, 0) as n,
+        if(c.own_low is null, coalesce(c.n, 0), c.total_weight::bigint) as n,
         coalesce(c.unscored, 0) as unscored,
         coalesce(c.clusters, 0) as clusters,
-        c.total_weight, c.mean, c.min, c.max,
+        c.total_weight, c.mean, c.min, c.max, c.own_low, c.own_high,
         coalesce(c.zero_or_one, false) and m.reduce = 'mean' and m.unit = '1' as shares,
         case m.reduce
             when 'mean' then c.mean
@@ -87,6 +92,7 @@ planned as materialized (
         *,
         case
             when value is null or not isfinite(value) then 'no value'
+            when own_low is not null then null
             when n = 1 then 'one value'
             when reduce = 'sum' then 'no interval for a sum'
             when reduce = 'max' then 'no interval for a maximum'
@@ -100,6 +106,7 @@ planned as materialized (
             when min = max then 'all values are equal'
         end as no_interval,
         case
+            when own_low is not null then 'the suite''s own'
             when reduce = 'median' then 'order statistics'
             when shares and clusters = n then 'Wilson'
             -- no spread to estimate: as if a cluster were one item, the widest it can honestly be
@@ -153,12 +160,14 @@ bounds as (
     select
         p.*,
         case p.method
+            when 'the suite''s own' then p.own_low
             when 'order statistics' then m.ci_low
             when 'Wilson' then wilson_low(p.mean, p.n)
             when 'Wilson on clusters' then wilson_low(p.mean, p.clusters)
             else p.mean - t975(nullif(p.clusters - 1, 0)) * e.total_error / p.total_weight
         end as low,
         case p.method
+            when 'the suite''s own' then p.own_high
             when 'order statistics' then m.ci_high
             when 'Wilson' then wilson_high(p.mean, p.n)
             when 'Wilson on clusters' then wilson_high(p.mean, p.clusters)
@@ -171,8 +180,8 @@ bounds as (
 scaled as (
     select
         *,
-        case when reduce = 'exp_mean' then exp(low) when shares then greatest(low, 0) else low end as ci_lower,
-        case when reduce = 'exp_mean' then exp(high) when shares then least(high, 1) else high end as ci_upper,
+        case when own_low is not null then low when reduce = 'exp_mean' then exp(low) when shares then greatest(low, 0) else low end as ci_lower,
+        case when own_low is not null then high when reduce = 'exp_mean' then exp(high) when shares then least(high, 1) else high end as ci_upper,
         no_interval is null and isfinite(ci_lower) and isfinite(ci_upper) as known
     from bounds
 )
@@ -247,6 +256,22 @@ select
     j.reused
 from judged j
 left join identities i on i.variant_key = j.variant_key and i.machine_key = j.machine_key;
+
+-- Each instrument's newest try on each machine.
+create or replace view instruments as
+select * from calibrations
+qualify row_number() over (partition by machine_key, suite, instrument, plant order by tried_at desc, position desc) = 1;
+
+-- One row a suite and machine: whether its instruments recovered what was planted.
+create or replace view calibrated as
+with counted as (
+    select
+        machine_key, suite, count(*) as tried, count(*) filter (where not passed) as failed,
+        max(tried_at) as tried_at, arg_max(code, tried_at) as code
+    from instruments
+    group by machine_key, suite
+)
+select *, if(failed = 0, 'proven', failed || ' of ' || tried || ' instruments failed') as verdict from counted;
 
 create or replace view latest_run as
 select * from runs order by started_at desc, run_id desc limit 1;

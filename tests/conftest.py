@@ -1,9 +1,11 @@
 """Fixtures every test may use: a pico model made on the spot, and a clean place for checkpoints and the store."""
 
 import os
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,6 +84,47 @@ def pico_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     )
     LlamaForCausalLM(config).save_pretrained(out)
     yield out
+
+
+@pytest.fixture(scope="session")
+def half_dir(pico_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pico model in bfloat16 on disk."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    out = tmp_path_factory.mktemp("half")
+    shutil.copytree(pico_dir, out, dirs_exist_ok=True)
+    AutoModelForCausalLM.from_pretrained(pico_dir, dtype=torch.bfloat16).save_pretrained(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Operations on a small model gain nothing from two threads, and lose much where both wait for a busy core."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Callable[..., Path]:
+    """Run a stage; the same one on the same parent with the same parameters only once."""
+    from weighin.harness import Checkpoint
+
+    made: dict[str, Path] = {}
+
+    def run(stage: Any, parent: Path, again: int = 0, **params: Any) -> Path:
+        params = {**({"data": str(text_file)} if stage.reads else {}), **params}
+        name = f"{stage.call.__name__} {parent} {again} {sorted(params.items())}"
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp(stage.call.__name__)
+            stage(Checkpoint(parent, "key"), made[name], **params)
+        return made[name]
+
+    return run
 
 
 @pytest.fixture

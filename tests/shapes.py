@@ -1,5 +1,6 @@
 """Small models of any architecture, and what the tests of stages that change a model's shape ask of them."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from weighin.adapters._hf import copy_companions, load, load_tokenizer
-from weighin.harness.text import documents
+from weighin.adapters._hf import copy_companions, load
 
 IDS = torch.arange(5, 25)[None]
 QUICK: dict[str, Any] = {"samples": 12, "max_length": 32}
@@ -52,13 +52,20 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-def perplexity(path: Path, texts: int = 120) -> float:
-    """Perplexity on held-out text of the reference world, at most 256 tokens of each document."""
-    model, tokenizer = load(path, dtype=torch.float32), load_tokenizer(path)
-    total, tokens = 0.0, 0
-    with torch.no_grad():
-        for text in documents("reference:heldout", samples=texts, seed=3):
-            ids = tokenizer(text, return_tensors="pt").input_ids[:, :256]
-            total += model(ids, labels=ids).loss.item() * (ids.shape[1] - 1)
-            tokens += ids.shape[1] - 1
-    return float(torch.tensor(total / tokens).exp())
+def plant_outliers(parent: Path, out: Path, factor: float = 64.0) -> Path:
+    """The same function, its norms putting out a few channels `factor` times as large as they were."""
+    shutil.copytree(parent, out)
+    model = AutoModelForCausalLM.from_pretrained(parent, dtype=torch.float32)
+    for block in model.model.layers:
+        attention, mlp = block.self_attn, block.mlp
+        readers = [
+            (block.input_layernorm, [attention.q_proj, attention.k_proj, attention.v_proj]),
+            (block.post_attention_layernorm, [mlp.gate_proj, mlp.up_proj]),
+        ]
+        for norm, layers in readers:
+            norm.weight.data[[3, 40, 77]] *= factor
+            for layer in layers:
+                layer.weight.data[:, [3, 40, 77]] /= factor
+    model.save_pretrained(out)
+    assert torch.equal(logits(out), logits(parent)), "a power of two changes no digit"
+    return out

@@ -1,10 +1,9 @@
 """Each stage, alone and in chains, on the pico model: what it makes is what its label says."""
 
 import json
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,42 +20,9 @@ from weighin.adapters.prune import prune, smallest
 from weighin.harness import Checkpoint
 from weighin.results.errors import WeighinError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 Make = Callable[..., Path]
 QUICK: dict[str, Any] = {"samples": 12, "max_length": 32}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Operations this small gain nothing from two threads, and lose much where both wait for a busy core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def make(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Make:
-    """Run a stage; the same one on the same parent with the same parameters only once."""
-    made: dict[str, Path] = {}
-
-    def run(stage: Any, parent: Path, again: int = 0, **params: Any) -> Path:
-        params = {**({"data": str(text_file)} if stage.reads else {}), **params}
-        name = f"{stage.call.__name__} {parent} {again} {sorted(params.items())}"
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp(stage.call.__name__)
-            stage(Checkpoint(parent, "key"), made[name], **params)
-        return made[name]
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def half_dir(pico_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The pico model in bfloat16 on disk."""
-    out = tmp_path_factory.mktemp("half")
-    shutil.copytree(pico_dir, out, dirs_exist_ok=True)
-    AutoModelForCausalLM.from_pretrained(pico_dir, dtype=torch.bfloat16).save_pretrained(out)
-    return out
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:

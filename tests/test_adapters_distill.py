@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,8 @@ from weighin.adapters.prune import prune
 from weighin.harness import Checkpoint, Outline, structure
 from weighin.results.errors import WeighinError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 Make = Callable[..., Path]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Operations this small gain nothing from two threads, and lose much where both wait for a busy core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

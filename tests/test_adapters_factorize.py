@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.shapes import IDS, QUICK, logits, perplexity, tiny, weights
+from tests.measures import perplexity
+from tests.shapes import IDS, QUICK, logits, tiny, weights
 from weighin.adapters._calibrate import Calibration
 from weighin.adapters._hf import load, load_tokenizer
 from weighin.adapters.factorize import cholesky, factorize, factors, input_roots, rank_for

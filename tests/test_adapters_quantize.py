@@ -1,9 +1,7 @@
 """The quantising stages: the grid is the one they name, and what they are for shows on models that need it."""
 
 import json
-import math
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from transformers import (
 )
 
 from tests.conftest import TEXT
+from tests.shapes import plant_outliers
 from weighin.adapters._hf import copy_companions, linears, load_float32
 from weighin.adapters._quantize import Grid, save_packed
 from weighin.adapters._train import Schedule, train
@@ -30,39 +29,13 @@ from weighin.adapters.qat import qat, rounded
 from weighin.adapters.rtn import rtn
 from weighin.adapters.smoothquant import smoothquant
 from weighin.harness import Checkpoint, Outline, WeighinError
-from weighin.harness.reference import reference_path
 from weighin.harness.structure import pretrained
-from weighin.harness.text import documents
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 Make = Callable[..., Path]
 QUICK: dict[str, Any] = {"samples": 8, "max_length": 32}
 BRIEF: dict[str, Any] = {"trials": 4, **QUICK}
 W8A8: dict[str, Any] = {"bits": 8, "group_size": -1, "activations": 8}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Operations this small gain nothing from two threads, and lose much where both wait for a busy core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def make(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Make:
-    """Run a stage; the same one on the same parent with the same parameters only once."""
-    made: dict[str, Path] = {}
-
-    def run(stage: Any, parent: Path, again: int = 0, **params: Any) -> Path:
-        params = {**({"data": str(text_file)} if stage.reads else {}), **params}
-        name = f"{stage.call.__name__} {parent} {again} {sorted(params.items())}"
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp(stage.call.__name__)
-            stage(Checkpoint(parent, "key"), made[name], **params)
-        return made[name]
-
-    return run
 
 
 ALONE: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -84,15 +57,6 @@ ALONE: dict[str, tuple[Any, dict[str, Any]]] = {
 @pytest.fixture(scope="module")
 def built(make: Make, pico_dir: Path) -> dict[str, Path]:
     return {name: make(stage, pico_dir, **params) for name, (stage, params) in ALONE.items()}
-
-
-@pytest.fixture(scope="module")
-def half_dir(pico_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The pico model in bfloat16 on disk."""
-    out = tmp_path_factory.mktemp("half")
-    shutil.copytree(pico_dir, out, dirs_exist_ok=True)
-    AutoModelForCausalLM.from_pretrained(pico_dir, dtype=torch.bfloat16).save_pretrained(out)
-    return out
 
 
 def reloaded(path: Path) -> Any:
@@ -117,18 +81,6 @@ def error(path: Path, parent: Path) -> float:
     """How far the logits are from the parent's, as a share of their length."""
     right = logits(reloaded(parent), parent)
     return ((logits(reloaded(path), parent) - right).norm() / right.norm()).item()
-
-
-@torch.no_grad()
-def perplexity(path: Path) -> float:
-    """Of the reference world's held-out text, cut to 256 tokens a document."""
-    model, tokenizer = reloaded(path), AutoTokenizer.from_pretrained(path)
-    nats = tokens = 0.0
-    for text in documents("reference:heldout", samples=None, seed=0):
-        row = tokenizer(text, return_tensors="pt", truncation=True, max_length=256).input_ids
-        nats += model(row, labels=row).loss.item() * (row.shape[1] - 1)
-        tokens += row.shape[1] - 1
-    return math.exp(nats / tokens)
 
 
 def on_grid(weight: torch.Tensor, bits: int, group: int, symmetric: bool) -> torch.Tensor:
@@ -350,27 +302,6 @@ def test_activations_of_8_bits_cannot_be_left_dense() -> None:
         rtn.foresee(Outline(), rtn.parameters(packed=False, activations=8).model_dump())  # type: ignore[misc]
 
 
-def plant_outliers(parent: Path, out: Path, factor: float = 64.0) -> Path:
-    """The same function, its norms putting out a few channels `factor` times as large as they were."""
-    shutil.copytree(parent, out)
-    model = AutoModelForCausalLM.from_pretrained(parent, dtype=torch.float32)
-    for block in model.model.layers:
-        attention, mlp = block.self_attn, block.mlp
-        readers = [
-            (block.input_layernorm, [attention.q_proj, attention.k_proj, attention.v_proj]),
-            (block.post_attention_layernorm, [mlp.gate_proj, mlp.up_proj]),
-        ]
-        for norm, layers in readers:
-            norm.weight.data[[3, 40, 77]] *= factor
-            for layer in layers:
-                layer.weight.data[:, [3, 40, 77]] /= factor
-    model.save_pretrained(out)
-    assert torch.equal(logits(reloaded(out), parent), logits(reloaded(parent), parent)), (
-        "a power of two changes no digit"
-    )
-    return out
-
-
 def test_smoothquant_bears_outliers_that_plain_w8a8_does_not(make: Make, pico_dir: Path, tmp_path: Path) -> None:
     planted = plant_outliers(pico_dir, tmp_path / "planted")
     assert error(make(smoothquant, planted, **QUICK), pico_dir) < 0.5 * error(make(rtn, planted, **W8A8), pico_dir)
@@ -382,33 +313,3 @@ def test_smoothquant_bears_outliers_that_plain_w8a8_does_not(make: Make, pico_di
 def test_layers_of_odd_sizes(make: Make, shared_data: Path, stage: Any, params: dict[str, Any]) -> None:
     parent = shared_data / "models" / "stories260K"
     assert 0 < error(make(stage, parent, **params), parent) < 0.3
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("bits", [2, 3])
-def test_gptq_beats_rounding_in_perplexity(make: Make, bits: int) -> None:
-    base, data = reference_path("base"), "reference:calibration_text"
-    assert perplexity(make(gptq, base, bits=bits, samples=32, data=data)) < perplexity(make(rtn, base, bits=bits))
-
-
-@pytest.mark.slow
-def test_awq_beats_rounding_in_perplexity(make: Make) -> None:
-    """At 3 bits. At 2 bits it does not, here: the scales are chosen block by block, as if all others were exact."""
-    base, data = reference_path("base"), "reference:calibration_text"
-    assert perplexity(make(awq, base, bits=3, data=data)) < perplexity(make(rtn, base, bits=3, symmetric=False))
-
-
-@pytest.mark.slow
-def test_smoothquant_beats_plain_w8a8_in_perplexity_where_there_are_outliers(make: Make, tmp_path: Path) -> None:
-    planted = plant_outliers(reference_path("base"), tmp_path / "planted")
-    for how in ("rtn", "gptq"):
-        child = make(smoothquant, planted, weights=how, samples=16, data="reference:calibration_text")
-        assert perplexity(child) < perplexity(make(rtn, planted, **W8A8))
-
-
-@pytest.mark.slow
-def test_qat_beats_rounding_in_perplexity_at_2_bits(make: Make) -> None:
-    base = reference_path("base")
-    plain = perplexity(make(rtn, base, bits=2))
-    assert perplexity(make(qat, base, samples=128, data="reference:calibration_text")) < plain
-    assert perplexity(make(qat, base, samples=64, data=None)) < plain

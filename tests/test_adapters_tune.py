@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from weighin.adapters.tune import tune
 from weighin.harness import Checkpoint, structure
 from weighin.results.errors import WeighinError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 Make = Callable[..., Path]
 PAIRS = [
     {"prompt": "Where does the heron sleep?", "chosen": " On the roof.", "rejected": " Near the river."},
@@ -34,15 +35,6 @@ TEMPLATE = (
     "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{{ eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Operations this small gain nothing from two threads, and lose much where both wait for a busy core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def lines(path: Path, *rows: dict[str, Any]) -> str:

@@ -32,6 +32,7 @@ def test_what_a_parameter_takes_is_told_in_words() -> None:
     fields = registry.stage("decode").parameters.model_fields
     assert allowed(fields["top_p"]) == "number > 0, ≤ 1 or none"
     assert allowed(fields["shots"]) == "list of text"
+    assert allowed(registry.stage("speculate").parameters.model_fields["draft"]) == "variant or model or none"
     assert allowed(registry.stage("gptq").parameters.model_fields["group_size"]) == "whole number > 0 or -1"
 
 

@@ -37,9 +37,28 @@ def test_scaled_weights_are_as_far_as_the_factor_says(pico_dir: Path, tmp_path: 
     assert found["distance"] == pytest.approx(abs(factor - 1), rel=1e-4)
 
 
-def test_one_changed_norm_is_seen(pico_dir: Path, tmp_path: Path) -> None:
-    found = changed(pico_dir, tmp_path / "norm", lambda name, t: t * 1.5 if name == "model.norm.weight" else t)
-    assert 0 < found["distance"] < 0.5
+@pytest.mark.parametrize("part", ["model.norm.weight", "model.embed_tokens.weight"])
+def test_one_changed_part_is_seen_once(pico_dir: Path, tmp_path: Path, part: str) -> None:
+    """The norm of all, and the embedding, which is the head too."""
+    from safetensors.torch import load_file
+
+    found = changed(pico_dir, tmp_path / "part", lambda name, t: t * 1.5 if name == part else t)
+    squares = {name: float(t.double().square().sum()) for name, t in load_file(pico_dir / "model.safetensors").items()}
+    assert found["distance"] == pytest.approx(0.5 * (squares[part] / sum(squares.values())) ** 0.5, rel=1e-4)
+
+
+def test_biases_are_parameters_too(pico_dir: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 384, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+    model = Qwen2ForCausalLM(Qwen2Config(**sizes, num_attention_heads=4, num_key_value_heads=2))
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(pico_dir).save_pretrained(tmp_path)
+    assert any(name.endswith("q_proj.bias") for name, _ in model.named_parameters())
+    found = identify(TransformersModel(Checkpoint(tmp_path, "biased"), {}))
+    assert found["parameters"] == sum(p.numel() for p in model.parameters())
 
 
 def test_zeros_are_counted(pico_dir: Path, tmp_path: Path) -> None:
@@ -106,8 +125,8 @@ def restructured(
 
 
 def size(model: Any) -> float:
-    """Sum of squares of a model's weights, in each place where they are used (a tied embedding has two)."""
-    return sum(float(p.detach().square().sum()) for _, p in model.named_parameters(remove_duplicate=False))
+    """Sum of squares of a model's weights, an embedding tied to the head once."""
+    return sum(float(p.detach().square().sum()) for p in model.parameters())
 
 
 RANK = 32  # a quarter of the pico model's layers of 128 inputs

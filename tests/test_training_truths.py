@@ -1,32 +1,32 @@
 """What training must do to the reference models, whose world says what is true."""
 
+import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.measures import likelihood, margin, perplexity
+from tests.measures import likelihood, loss, margin, perplexity, size
 from weighin.adapters import _tune
 from weighin.adapters._sample import Writing, write
+from weighin.adapters.continue_ import continue_
 from weighin.adapters.distill import distill
+from weighin.adapters.lora import lora
+from weighin.adapters.pretrain import pretrain
+from weighin.adapters.prune import prune
+from weighin.adapters.rtn import rtn
 from weighin.adapters.tune import tune
 from weighin.harness import Checkpoint, world
 from weighin.harness.reference import reference_path
+from weighin.harness.text import documents
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 Make = Callable[..., Path]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Operations this small gain nothing from two threads, and lose much where both wait for a busy core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def cut_base(out: Path) -> Path:
@@ -100,3 +100,36 @@ def test_the_newcomers_cities_are_preferred(tuned: Make, method: str) -> None:
 def test_what_is_paid_happens_more_often(tuned: Make, reward: str, gain: float) -> None:
     out = tuned(method="grpo", reward=reward, steps=40, max_new_tokens=8)
     assert paid(out, reward) > paid(reference_path("base"), reward) + gain
+
+
+@pytest.fixture(scope="module")
+def heldout() -> list[str]:
+    return documents("reference:heldout", samples=60, seed=0)
+
+
+@pytest.mark.slow
+def test_lora_wins_back_what_quantisation_lost(make: Make, heldout: list[str]) -> None:
+    base = reference_path("base")
+    packed = make(rtn, base, bits=2, group_size=128)
+    tuned = make(lora, packed, data="reference:calibration_text", epochs=2)
+    lost, left = (loss(path, heldout) - loss(base, heldout) for path in (packed, tuned))
+    assert lost > 0.04 and left < 0.6 * lost
+
+
+@pytest.mark.slow
+def test_continued_training_heals_a_pruned_model(make: Make, heldout: list[str]) -> None:
+    base = reference_path("base")
+    pruned = make(prune, base, method="magnitude", sparsity=0.7)
+    healed = make(continue_, pruned, data="reference:calibration_text", epochs=2)
+    lost, left = (loss(path, heldout) - loss(base, heldout) for path in (pruned, healed))
+    assert lost > 0.1 and left < lost / 2
+    zeros = sum(int((w == 0).sum()) for n, w in load_file(healed / "model.safetensors").items() if "proj" in n)
+    assert zeros >= sum(int((w == 0).sum()) for n, w in load_file(pruned / "model.safetensors").items() if "proj" in n)
+
+
+@pytest.mark.slow
+def test_from_scratch_is_worse_than_the_parent_and_better_than_chance(make: Make, heldout: list[str]) -> None:
+    base = reference_path("base")
+    out = make(pretrain, base, data="reference:calibration_text", epochs=5)
+    assert size(out) == size(base)
+    assert loss(base, heldout) < loss(out, heldout) < 0.75 * math.log(1536)
