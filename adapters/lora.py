@@ -142,7 +142,7 @@ def lora(
 
 
 def _frozen(path: Path) -> tuple[Any, Any]:
-    """The model with its packed weights as they lie on disk and all else in float32, and the dtype it has there."""
+    """The model with the values of its packed weights on disk and all else in float32, and the dtype it has there."""
     import torch
     from transformers import AutoConfig, CompressedTensorsConfig
 
@@ -156,6 +156,9 @@ def _frozen(path: Path) -> tuple[Any, Any]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "You passed `quantization_config`")
         model = load(path, **options)
+    if packed == "bitsandbytes" and not torch.cuda.is_available():
+        # On a CPU it unpacks at every use, ten times the cost of the product; the unpacked weights are the same ones.
+        model = model.dequantize()
     return model, AutoConfig.from_pretrained(path, local_files_only=True).dtype or torch.float32
 
 
