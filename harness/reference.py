@@ -69,7 +69,8 @@ def build(
 ) -> list[Path]:
     """Train reference models from nothing into `out/NAME` and return those folders.
 
-    Deterministic for a seed, a machine and a number of threads. WeighinError when the loss stops being a number.
+    The draft is taught by the base in `out`, or by the shipped one. Deterministic for a seed, a machine and a number
+    of threads. WeighinError when the loss stops being a number, and for a draft of another world without its base.
     """
     plan = plan or world.Plan(seed=seed)
     documents = list(world.corpus(plan))
@@ -85,15 +86,18 @@ def build(
         model = make_model(each, seed, (recipe or RECIPES[each]).shape)
         _train(model, (stream, heldout), recipe or RECIPES[each], folder)
         if each == "draft":
-            source = out / "base" if (out / "base").is_dir() else reference_path("base")
-            _train(model, (stream, heldout), recipe or TAUGHT, folder, _teacher(source))
+            _train(model, (stream, heldout), recipe or TAUGHT, folder, _teacher(out, plan))
         made.append(folder)
     return made
 
 
-def _teacher(folder: Path) -> Any:
+def _teacher(out: Path, plan: world.Plan) -> Any:
+    """The base that was built beside the draft, or the shipped one where the world is the shipped one's."""
     from transformers import AutoModelForCausalLM
 
+    if not (out / "base").is_dir() and plan != world.Plan():
+        raise WeighinError(f"draft: its teacher is missing; build `base` of the same world into {out} first")
+    folder = out / "base" if (out / "base").is_dir() else reference_path("base")
     return AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval().requires_grad_(False)
 
 

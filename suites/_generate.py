@@ -45,8 +45,7 @@ def arrivals(model: Model, ids: list[int], new_tokens: int) -> list[float]:
     """
     import torch
 
-    if len(ids) + new_tokens > model.window:
-        raise Abstain(f"{len(ids)} + {new_tokens} tokens do not fit the model's window of {model.window}")
+    _check(model, len(ids), new_tokens)
     prompt = torch.tensor([ids], device=model.module.device)
     beams = model.serving.get("num_beams", 1) > 1
     with torch.inference_mode():
@@ -61,3 +60,32 @@ def arrivals(model: Model, ids: list[int], new_tokens: int) -> list[float]:
             **model.serving,
         )
     return [time.perf_counter() - clock.began] * new_tokens if beams else clock.arrivals
+
+
+def batch_seconds(model: Model, rows: list[list[int]], new_tokens: int) -> float:
+    """Seconds to generate exactly `new_tokens` tokens for each of the prompts, which are equally long, at once.
+
+    One after the other where the variant is served by assisted generation, which takes no batches.
+    """
+    import torch
+
+    _check(model, len(rows[0]), new_tokens)
+    groups = [[row] for row in rows] if model.served.assisted else [rows]
+    with torch.inference_mode():
+        began = time.perf_counter()
+        for group in groups:
+            prompts = torch.tensor(group, device=model.module.device)
+            model.module.generate(
+                input_ids=prompts,
+                attention_mask=torch.ones_like(prompts),
+                max_new_tokens=new_tokens,
+                min_new_tokens=new_tokens,
+                pad_token_id=model.tokenizer.pad_token_id,
+                **model.serving,
+            )
+        return time.perf_counter() - began
+
+
+def _check(model: Model, prompt: int, new_tokens: int) -> None:
+    if prompt + new_tokens > model.window:
+        raise Abstain(f"{prompt} + {new_tokens} tokens do not fit the model's window of {model.window}")

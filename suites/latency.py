@@ -1,51 +1,180 @@
-"""Latency of one request at a time: time to first token (TTFT), time per output token (TPOT), tokens per second.
+"""Latency: time to first token (TTFT), time per output token (TPOT), inter-token and end-to-end latency, throughput.
 
-Closed loop, batch 1, greedy, a prompt of fixed length, every request generates the same number of tokens. TTFT runs
-from the call to the first token; TPOT is the time from the first to the last token over the tokens in between, as in
-MLPerf Inference. Requests that come before the first `warmup` are over are not kept.
+Three scenarios, named after MLPerf Inference. `single`: one request after the other, batch 1. `offline`: a batch of
+requests at once. `server`: requests arrive as a Poisson process and are timed from their scheduled start. Prompts are
+of fixed length and every request makes the same number of tokens. A variant is also timed against its parent in the
+same process, in random order: figures of two variants that were taken one after the other say more about the machine.
+
+TTFT: call (server: scheduled start) to first token. TPOT: (last - first token) / (tokens - 1), a request. ITL: the
+gaps between tokens, all requests together (assisted generation brings several tokens at once: gaps of 0). E2E: call to
+last token. Throughput: output tokens a second; prompts do not count. Each sample keeps its formula.
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from itertools import pairwise
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
 from weighin.harness import Metric, Model, Sample, suite
-from weighin.suites._generate import arrivals, prompt_ids
+from weighin.suites._arrivals import schedule, serve
+from weighin.suites._generate import arrivals, batch_seconds, prompt_ids
+from weighin.suites._interleave import interleaved
+from weighin.suites._quantiles import needed, quantile, quantile_interval, warm
 
-TTFT = Metric("ttft", unit="s", better="lower", reduce="median", runtime=True)
-TPOT = Metric("tpot", unit="s", better="lower", reduce="median", runtime=True)
+Scenario = Literal["single", "offline", "server"]
+SECONDS: dict[str, Any] = {"unit": "s", "better": "lower", "reduce": "median", "runtime": True}
+TTFT, TPOT, ITL, E2E = (Metric(name, **SECONDS) for name in ("ttft", "tpot", "itl", "e2e"))
 THROUGHPUT = Metric("throughput", unit="token/s", better="higher", reduce="median", runtime=True)
+OFFLINE = Metric("offline_throughput", unit="token/s", better="higher", reduce="median", runtime=True)
+REQUESTS = Metric("offline_requests", unit="request/s", better="higher", reduce="median", runtime=True)
+SERVER_TTFT, SERVER_E2E = (Metric(f"server_{name}", **SECONDS) for name in ("ttft", "e2e"))
+TAILS = (0.9, 0.99)
+RATIOS = {
+    kind: Metric(f"{kind}_ratio_parent", unit="1", better="lower", reduce="median", runtime=True)
+    for kind in ("wall", "cpu")
+}
+FORMULAE = {
+    "ttft": "t(first token) - t(call)",
+    "tpot": "(t(last token) - t(first token)) / (tokens - 1)",
+    "itl": "t(token j+1) - t(token j), median of a request",
+    "e2e": "t(last token) - t(call)",
+    "throughput": "tokens / (t(last token) - t(call))",
+}
+
+
+class _Length(NamedTuple):
+    """Tokens of a request."""
+
+    prompt: int
+    new: int
 
 
 @suite(
     TTFT,
     TPOT,
+    ITL,
+    E2E,
     THROUGHPUT,
-    needs=("torch", "transformers"),
-    example={"requests": 6, "prompt_tokens": 16, "new_tokens": 4},
+    needs=("torch", "transformers", "scipy"),
+    example={"requests": 6, "prompt_tokens": 16, "new_tokens": 4, "blocks": 2, "rounds": 1, "batch": 2},
 )
 def latency(
     model: Model,
     *,
+    scenarios: list[Scenario] = ["single"],  # noqa: B006  (a schema's default, never changed)
     prompt_tokens: Annotated[int, Field(gt=0)] = 64,
     new_tokens: Annotated[int, Field(gt=1)] = 32,
-    requests: Annotated[int, Field(gt=0)] = 12,
-    warmup: Annotated[int, Field(ge=0)] = 3,
+    requests: Annotated[int, Field(gt=0)] = 20,
+    batch: Annotated[int, Field(gt=0)] = 8,
+    load: Annotated[float, Field(gt=0, lt=1)] = 0.5,
+    rate: Annotated[float, Field(gt=0)] | None = None,
+    against_parent: bool = True,
+    blocks: Annotated[int, Field(gt=0)] = 10,
+    rounds: Annotated[int, Field(gt=0)] = 2,
+    seed: int = 0,
 ) -> Iterator[Sample]:
-    """Yield three samples a request."""
+    """Yield the samples of each scenario, and of the blocks against the parent.
+
+    The warm-up is found (MSER-5) and left out, and noted where nothing settles. `rate` is that of the server's
+    arrivals, requests a second; without it, `load` is the share of time that single requests would keep it busy.
+    """
+    ids, length = prompt_ids(model, prompt_tokens), _Length(prompt_tokens, new_tokens)
+    times, left_out = _single(model, ids, new_tokens, requests)
+    if "single" in scenarios:
+        yield from _of_requests(times, length, left_out)
+    if "offline" in scenarios:
+        yield from _offline(model, ids, length, batch)
+    if "server" in scenarios:
+        busy = sum(each[-1] for each in times) / len(times)
+        yield from _server(model, ids, length, schedule(rate or load / busy, requests, seed))
+    if against_parent:
+        yield from _beside_parent(model, ids, new_tokens, (blocks, rounds, seed))
+
+
+def _single(model: Model, ids: list[int], new_tokens: int, requests: int) -> tuple[list[list[float]], dict[str, Any]]:
+    """Arrival times of the tokens of each request after the warm-up, and what is to be said of the warm-up."""
     from tqdm import tqdm
 
-    ids = prompt_ids(model, prompt_tokens)
-    for number in tqdm(range(warmup + requests), desc="requests"):
-        times = arrivals(model, ids, new_tokens)
-        if number < warmup:
+    first = [arrivals(model, ids, new_tokens) for _ in range(2)]  # the very first calls build caches
+    times = [arrivals(model, ids, new_tokens) for _ in tqdm(range(requests), desc="requests")]
+    cut = warm([each[-1] for each in times])
+    said = {"warmup": (cut or 0) + len(first), "settled": cut is not None}
+    return times[cut or 0 :], said
+
+
+def _of_requests(times: list[list[float]], length: _Length, said: dict[str, Any]) -> Iterator[Sample]:
+    found: dict[Metric, list[float]] = {TTFT: [each[0] for each in times], E2E: [each[-1] for each in times]}
+    found[THROUGHPUT] = [len(each) / each[-1] for each in times]
+    spread = [each for each in times if each[-1] > each[0]]  # beams come all at once
+    gaps = [[b - a for a, b in pairwise(each)] for each in spread]
+    found[TPOT] = [(each[-1] - each[0]) / (len(each) - 1) for each in spread]
+    found[ITL] = [quantile(each, 0.5) for each in gaps]
+    for metric, values in found.items():
+        detail = {"formula": FORMULAE[metric.name], "prompt_tokens": length.prompt, "new_tokens": length.new, **said}
+        if not values:
+            yield Sample("request-000", None, metric, reason="all tokens arrive at once")
+        for number, value in enumerate(values):
+            yield Sample(f"request-{number:03d}", value, metric, detail=detail if not number else {})
+    yield from _tails(
+        "itl",
+        [gap for each in gaps for gap in each],
+        "gaps of one request are not independent: the limits hold for independent ones",
+    )
+    yield from _tails("ttft", found[TTFT])
+    yield from _tails("e2e", found[E2E])
+
+
+def _tails(name: str, values: list[float], note: str = "") -> Iterator[Sample]:
+    """Upper quantiles with their distribution-free limits; where there are too few values, the reason."""
+    for q in TAILS:
+        metric = Metric(f"{name}_p{q * 100:g}", unit="s", better="lower", runtime=True)
+        limits = quantile_interval(values, q) if values else None
+        if limits is None:
+            reason = f"{len(values)} values: a p{q * 100:g} with an interval needs {needed(q)}"
+            yield Sample("all", None, metric, reason=reason)
             continue
-        item = f"request-{number - warmup:03d}"
-        detail: dict[str, Any] = {"prompt_tokens": prompt_tokens, "new_tokens": len(times)}
-        yield Sample(item, times[0], TTFT, detail=detail)
-        if times[-1] > times[0]:
-            yield Sample(item, (times[-1] - times[0]) / (len(times) - 1), TPOT)
-        else:
-            yield Sample(item, None, TPOT, reason="all tokens arrive at once")
-        yield Sample(item, len(times) / times[-1], THROUGHPUT)
+        value = quantile(values, q)
+        detail = {"note": note} if note else {}
+        yield Sample("all", value, metric, weight=len(values), detail=detail, low=limits[0], high=limits[1])
+
+
+def _offline(model: Model, ids: list[int], length: _Length, batch: int) -> Iterator[Sample]:
+    """All requests at once, several times."""
+    batch_seconds(model, [ids] * batch, length.new)
+    for number in range(6):  # the fewest that give a median an interval
+        seconds = batch_seconds(model, [ids] * batch, length.new)
+        detail = {"batch": batch, "prompt_tokens": length.prompt, "new_tokens": length.new}
+        yield Sample(f"batch-{number}", batch * length.new / seconds, OFFLINE, detail=detail)
+        yield Sample(f"batch-{number}", batch / seconds, REQUESTS)
+
+
+def _server(model: Model, ids: list[int], length: _Length, times: list[float]) -> Iterator[Sample]:
+    found = serve(times, lambda: arrivals(model, ids, length.new))
+    rate = len(times) / times[-1]
+    for number, each in enumerate(found):
+        item, detail = f"request-{number:03d}", {"rate": rate} if not number else {}
+        # A queue's waits depend on each other: in blocks of ten they are nearly independent.
+        yield Sample(item, each.ttft, SERVER_TTFT, detail=detail)
+        yield Sample(item, each.e2e, SERVER_E2E)
+    yield from _tails("server_ttft", [each.ttft for each in found], "waits in one queue depend on each other")
+    yield from _tails("server_e2e", [each.e2e for each in found], "waits in one queue depend on each other")
+
+
+def _beside_parent(model: Model, ids: list[int], new_tokens: int, how: tuple[int, int, int]) -> Iterator[Sample]:
+    parent = model.relative("parent")
+    if parent is None:
+        for metric in RATIOS.values():
+            yield Sample("all", None, metric, reason="a base has no parent to be timed beside")
+        return
+    theirs = prompt_ids(parent, len(ids))
+    arrivals(parent, theirs, new_tokens)
+    count, rounds, seed = how
+    for number, block in enumerate(
+        interleaved(
+            lambda: arrivals(model, ids, new_tokens), lambda: arrivals(parent, theirs, new_tokens), count, rounds, seed
+        )
+    ):
+        for kind, (mine, other) in zip(RATIOS, block, strict=True):
+            detail = {"variant_s": mine, "parent_s": other, "rounds": rounds}
+            yield Sample(f"block-{number:03d}", mine / other, RATIOS[kind], detail=detail)

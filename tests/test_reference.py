@@ -207,7 +207,7 @@ PLAN = world.Plan(
 def test_a_miniature_trains_twice_to_the_same_weights(tmp_path: Path) -> None:
     recipe = reference.Recipe(steps=4, log_every=2, shape=TINY)
     made = [
-        reference.build(tmp_path / str(i), name="draft", plan=PLAN, recipe=recipe, seed=seed)[0]
+        reference.build(tmp_path / str(i), name="base", plan=PLAN, recipe=recipe, seed=seed)[0]
         for i, seed in enumerate((0, 0, 1))
     ]
     weights = [(folder / "model.safetensors").read_bytes() for folder in made]
@@ -219,4 +219,19 @@ def test_a_miniature_trains_twice_to_the_same_weights(tmp_path: Path) -> None:
 def test_a_diverging_run_stops_with_the_reason(tmp_path: Path) -> None:
     recipe = reference.Recipe(steps=20, peak=math.inf, shape=TINY)
     with pytest.raises(WeighinError, match=r"the loss is nan at step 1; lower the learning rate"):
-        reference.build(tmp_path, name="draft", plan=PLAN, recipe=recipe)
+        reference.build(tmp_path, name="base", plan=PLAN, recipe=recipe)
+
+
+def test_a_draft_is_taught_by_its_base(tmp_path: Path) -> None:
+    recipe = reference.Recipe(steps=4, log_every=2, shape=TINY)
+    with pytest.raises(WeighinError, match="draft: its teacher is missing; build `base` of the same world"):
+        reference.build(tmp_path / "alone", name="draft", plan=PLAN, recipe=recipe)
+    base, draft = reference.build(tmp_path, plan=PLAN, recipe=recipe)
+    assert (draft / "taught_log.csv").is_file() and not (base / "taught_log.csv").exists()
+
+
+def test_the_shipped_draft_has_learnt_its_teacher() -> None:
+    with (reference.reference_path("draft") / "taught_log.csv").open() as file:
+        log = list(csv.DictReader(file))
+    assert float(log[-1]["loss"]) < 0.1 < 0.3 < float(log[0]["loss"]), "KL(base || draft), nats a token"
+    assert float(log[-1]["heldout_loss"]) < 0.75

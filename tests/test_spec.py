@@ -30,7 +30,7 @@ def test_a_good_spec() -> None:
     assert [s.stage for s in spec.chains["small"]] == ["lora", "prune", "gptq"]
     assert spec.chains["small"][0] == spec.chains["tuned"][0], "`from` shares the steps, and with them the checkpoint"
     assert spec.chains["small"][2].params["group_size"] == 128, "defaults are filled in: they count in the key"
-    assert spec.suites["latency"]["requests"] == 12
+    assert spec.suites["latency"]["requests"] == 20
     assert spec.gate[0].against == "base"
 
 
