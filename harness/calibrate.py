@@ -1,9 +1,12 @@
 """`weighin calibrate`: every instrument tried on planted truth on this machine, and the verdicts kept in the store."""
 
+import os
+import sys
 import time
 import traceback
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -11,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from weighin.harness import keys, machine, registry
+from weighin.harness import checkpoints, keys, machine, registry
 from weighin.harness.plant import Plant, Recovered, Target
 from weighin.harness.progress import Display
 from weighin.harness.report import table
@@ -47,11 +50,14 @@ def calibrate(console: Console, store: Store, suites: Sequence[str] = (), *, slo
     chosen = [(suite, plant) for suite in suites or registry.entries("suite") for plant in _wanted(suite, slow, suites)]
     call, here, found = uuid.uuid4().hex, machine.machine_key(), list[CalibrationRow]()
     store.add_machine(machine.row())
+    log = checkpoints.home() / "logs" / f"calibrate-{call[:8]}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
     with Display(console, [f"{suite} {plant.name}" for suite, plant in chosen], {}) as display:
         for suite, plant in chosen:
             display.start(f"{suite} · {plant.name.replace('_', ' ')}")
             began = time.monotonic()
-            recovered = list(_tried(plant))
+            with _aside(log):
+                recovered = list(_tried(plant))
             seconds = time.monotonic() - began
             rows = [
                 _row(each, (call, len(found) + place, here, suite), seconds) for place, each in enumerate(recovered)
@@ -70,6 +76,21 @@ def _wanted(suite: str, slow: bool, named: Sequence[str]) -> list[Plant]:
     if not plants and named:
         raise WeighinError(f"{suite}: nothing is planted for this suite")
     return [plant for plant in plants if slow or not plant.slow]
+
+
+@contextmanager
+def _aside(log: Path) -> Iterator[None]:
+    """Within the block, what libraries write to the standard error goes to a file."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _tried(plant: Plant) -> Iterator[Recovered]:
