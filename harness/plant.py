@@ -31,8 +31,8 @@ class Target:
         return abs(recovered - self.value) <= self.tolerance
 
     def __str__(self) -> str:
-        spread = f" ± {self.tolerance:g}" if self.tolerance else ""
-        return f"{'' if self.sign == 'in' else self.sign + ' '}{self.value:g}{spread}"
+        spread = f" ± {self.tolerance:.2g}" if self.tolerance else ""
+        return f"{'' if self.sign == 'in' else self.sign + ' '}{self.value:.4g}{spread}"
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,28 @@ def quantile_interval(values: Sequence[float], q: float, level: float = 0.95) ->
     return ranked[low - 1], ranked[high - 1]
 
 
+def clustered_quantile(
+    groups: Sequence[Sequence[float]], q: float, draws: int = 400
+) -> tuple[float, float | None, float | None]:
+    """The q-quantile of all values, and 95 % limits by drawing whole groups anew, with replacement (percentiles).
+
+    The values of a group need not be independent. No limits for fewer than five groups.
+    """
+    import numpy as np
+
+    arrays = [np.asarray(group, dtype=float) for group in groups if len(group)]
+    value = float(np.quantile(np.concatenate(arrays), q, method="inverted_cdf"))
+    if len(arrays) < 5:
+        return value, None, None
+    draw = np.random.default_rng(0)
+    found = [
+        np.quantile(np.concatenate([arrays[i] for i in draw.integers(0, len(arrays), len(arrays))]), q)
+        for _ in range(draws)
+    ]
+    low, high = np.quantile(found, [0.025, 0.975])
+    return value, min(float(low), value), max(float(high), value)
+
+
 def needed(q: float, level: float = 0.95) -> int:
     """Fewest values that give a q-quantile an interval."""
     tail = (1 - level) / 2

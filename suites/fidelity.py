@@ -1,11 +1,13 @@
 """Fidelity: how far a variant's predictions are from its parent's and from the root's of its chain.
 
-KL divergence and top-1 agreement over held-out text, teacher-forced (each document is a cluster), and answer flips on
-multiple-choice tasks: the share of questions whose likeliest choice changed, in whatever direction. A base has no
-parent, so it abstains; so does a variant with another vocabulary.
+KL divergence, top-1 agreement and the ratio of perplexities over held-out text, teacher-forced (each document is a
+cluster), and answer flips on multiple-choice tasks: the share of questions whose likeliest choice changed, in whatever
+direction, and of those that were right and are wrong now (lost) and the other way round (won). A base has no parent,
+so it abstains; so does a variant with another vocabulary.
 
 KL(parent ‖ variant) = Σ_v p_parent(v) · ln(p_parent(v) / p_variant(v)) a token, nats, in float32, as llama.cpp's
-`--kl-divergence` has it; flips after Dutta et al. (arXiv 2407.09141).
+`--kl-divergence` has it. ln PPL ratio = mean of ln p_parent(token) - ln p_variant(token): the losses of a chain's
+stages add up to that of the whole, document by document. Flips after Dutta et al. (arXiv 2407.09141).
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,19 +19,42 @@ from pydantic import Field
 from weighin.harness import Abstain, Metric, Model, Sample, suite
 from weighin.harness.text import documents, encode, text_files
 from weighin.suites._lm_eval import Options, evaluate, item_keys, load_tasks, task_files
+from weighin.suites._quantiles import clustered_quantile
 
 Kin = Literal["parent", "root"]
 KINS: tuple[Kin, ...] = ("parent", "root")
 KL = {kin: Metric(f"kl_{kin}", unit="nat/token", better="lower") for kin in KINS}
+KL99 = {kin: Metric(f"kl_p99_{kin}", unit="nat/token", better="lower") for kin in KINS}
 TOP1 = {kin: Metric(f"top1_{kin}", unit="1", better="higher") for kin in KINS}
+LNPPL = {kin: Metric(f"ln_ppl_ratio_{kin}", unit="nat/token", better="lower") for kin in KINS}
 FLIPS = {kin: Metric(f"flips_{kin}", unit="1", better="lower") for kin in KINS}
+LOST = {kin: Metric(f"lost_{kin}", unit="1", better="lower") for kin in KINS}
+WON = {kin: Metric(f"won_{kin}", unit="1", better="higher") for kin in KINS}
+ALL = (KL, KL99, TOP1, LNPPL, FLIPS, LOST, WON)
+
+
+class _Document(NamedTuple):
+    """A document's content hash, and of each token predicted in it: divergence, agreement, loss of log-likelihood."""
+
+    item: str
+    kl: list[float]
+    top1: list[float]
+    lost: list[float]
+
+
+class _Answer(NamedTuple):
+    """A question's likeliest choice, whether it is right, and its cluster."""
+
+    choice: int
+    right: bool
+    cluster: str | None
 
 
 class _Measured(NamedTuple):
     """What a relative gives: each document's divergence, each question's answer."""
 
-    divergence: list[tuple[str, float, float, int]]
-    answers: dict[str, tuple[int, str | None]]
+    documents: list[_Document]
+    answers: dict[str, _Answer]
 
 
 def _reads(params: Mapping[str, Any]) -> list[Path]:
@@ -37,9 +62,7 @@ def _reads(params: Mapping[str, Any]) -> list[Path]:
 
 
 @suite(
-    *KL.values(),
-    *TOP1.values(),
-    *FLIPS.values(),
+    *(metric[kin] for metric in ALL for kin in KINS),
     needs=("lm_eval", "datasets"),
     reads=_reads,
     example={"samples": 4, "limit": 4, "max_length": 64},
@@ -66,27 +89,41 @@ def fidelity(
     known: dict[str, _Measured] = {}  # a stage's first variant has one model for a parent and a root
     for kin, other in relatives.items():
         if other is None:
-            for metric in (KL[kin], TOP1[kin], FLIPS[kin]):
-                yield Sample("all", None, metric, reason=f"the {kin} is not on this machine")
+            for metric in ALL:
+                yield Sample("all", None, metric[kin], reason=f"the {kin} is not on this machine")
             continue
         if other.tokenizer.get_vocab() != model.tokenizer.get_vocab():
             raise Abstain(f"its vocabulary is not its {kin}'s: their predictions cannot be compared token by token")
         key = other.checkpoint.key
         if key not in known:
             known[key] = _Measured(_divergence(model, other, rows, batch_size), _answers(other, tasks, options))
-        for item, kl, top1, tokens in known[key].divergence:
-            yield Sample(item, kl, KL[kin], weight=tokens)
-            yield Sample(item, top1, TOP1[kin], weight=tokens)
-        for item, (answer, cluster) in own.items():
-            yield Sample(item, float(answer != known[key].answers[item][0]), FLIPS[kin], cluster=cluster)
+        yield from _of_text(known[key].documents, kin)
+        yield from _of_answers(own, known[key].answers, kin)
 
 
-def _divergence(
-    model: Model, other: Model, rows: list[tuple[int, ...]], batch_size: int
-) -> list[tuple[str, float, float, int]]:
-    """Each document's content hash, mean KL and top-1 agreement, and the tokens predicted in it."""
+def _of_text(found: list[_Document], kin: Kin) -> Iterator[Sample]:
+    for document in found:
+        tokens = len(document.kl)
+        for metric, values in ((KL, document.kl), (TOP1, document.top1), (LNPPL, document.lost)):
+            yield Sample(document.item, sum(values) / tokens, metric[kin], weight=tokens)
+    value, low, high = clustered_quantile([document.kl for document in found], 0.99)
+    tokens = sum(len(document.kl) for document in found)
+    yield Sample("all", value, KL99[kin], weight=tokens, low=low, high=high)
+
+
+def _of_answers(ours: dict[str, _Answer], theirs: dict[str, _Answer], kin: Kin) -> Iterator[Sample]:
+    for item, new in ours.items():
+        old = theirs[item]
+        flipped = new.choice != old.choice
+        yield Sample(item, float(flipped), FLIPS[kin], cluster=new.cluster)
+        yield Sample(item, float(old.right and not new.right), LOST[kin], cluster=new.cluster)
+        yield Sample(item, float(new.right and not old.right), WON[kin], cluster=new.cluster)
+
+
+def _divergence(model: Model, other: Model, rows: list[tuple[int, ...]], batch_size: int) -> list[_Document]:
     import hashlib
 
+    import torch
     from tqdm import tqdm
 
     found = []
@@ -96,18 +133,20 @@ def _divergence(
         kl = (old.exp() * (old - new)).sum(-1)
         same = (old.argmax(-1) == new.argmax(-1)).float()
         for index, row in enumerate(batch):
+            last = len(row) - 1  # what follows the last token is known to nobody
+            place, came = torch.arange(last), torch.tensor(row[1:])
+            lost = (old[index, place, came] - new[index, place, came]).double()
             item = hashlib.sha256(str(row).encode()).hexdigest()[:32]
-            tokens = len(row) - 1  # what follows the last token is known to nobody
-            found.append((item, float(kl[index, :tokens].mean()), float(same[index, :tokens].mean()), tokens))
+            found.append(_Document(item, kl[index, :last].tolist(), same[index, :last].tolist(), lost.tolist()))
     return found
 
 
-def _answers(model: Model, tasks: list[str], options: Options) -> dict[str, tuple[int, str | None]]:
-    """The likeliest choice of each question by its content hash, and the cluster it belongs to."""
+def _answers(model: Model, tasks: list[str], options: Options) -> dict[str, _Answer]:
+    """The likeliest choice of each question by its content hash."""
     if not tasks:
         return {}
     loaded = load_tasks(tasks, options)
-    found: dict[str, tuple[int, str | None]] = {}
+    found: dict[str, _Answer] = {}
     for name, logged in evaluate(model, loaded, options).items():
         task = loaded["tasks"][name]
         if task.get_config("output_type") != "multiple_choice":
@@ -116,5 +155,14 @@ def _answers(model: Model, tasks: list[str], options: Options) -> dict[str, tupl
         for sample, item in zip(logged, item_keys(logged), strict=True):
             scores = [r[0] for r in sample["filtered_resps"]]
             cluster = f"{name}:{sample['doc'][field]}" if field else None
-            found[f"{name}:{item}"] = (max(range(len(scores)), key=scores.__getitem__), cluster)
+            choice = max(range(len(scores)), key=scores.__getitem__)
+            found[f"{name}:{item}"] = _Answer(choice, _right(task, sample["doc"], choice), cluster)
     return found
+
+
+def _right(task: Any, row: Any, choice: int) -> bool:
+    """Whether a choice is the task's target, which is a place among the choices or one of them."""
+    target = task.doc_to_target(row)
+    if isinstance(target, list):
+        return choice in target
+    return bool(choice == target if isinstance(target, int) else task.doc_to_choice(row)[choice] == target)
