@@ -4,7 +4,9 @@ A task is a YAML file by path, one of ours by name (the reference world's), or a
 are found from the working directory, as lm-eval does, or else beside the YAML file.
 """
 
+import json
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,14 +21,15 @@ LOCAL_FORMATS = {"json", "csv", "text", "parquet"}
 
 
 class Options(NamedTuple):
-    """How tasks are scored, by lm-eval's own names."""
+    """How tasks are scored, by lm-eval's own names; `limit` takes a stratified sample of documents, drawn by `seed`."""
 
     num_fewshot: int | None = None
-    limit: int | float | None = None
+    limit: int | None = None
     batch_size: int = 16
     max_length: int | None = None
     add_bos_token: bool | None = None
     fewshot_random_seed: int = 1234
+    seed: int = 0
 
 
 def task_files(params: Mapping[str, Any]) -> list[Path]:
@@ -131,9 +134,14 @@ def load_tasks(tasks: list[str], options: Options) -> dict[str, Any]:
     from lm_eval.tasks._yaml_loader import load_yaml
 
     specs: list[Any] = []
+    beside: set[str] = set()
     for task in tasks:
         path = task_file(task)
         config = load_yaml(path)
+        if "group" in config and Path(task).is_file():
+            beside.add(str(path.parent))  # where the group's members are
+            specs.append(config["group"])
+            continue
         kwargs = config.get("dataset_kwargs") or {}
         if config.get("dataset_path") in LOCAL_FORMATS and "data_files" in kwargs:
             config["dataset_kwargs"] = {**kwargs, "data_files": _located(kwargs["data_files"], path)}
@@ -141,7 +149,8 @@ def load_tasks(tasks: list[str], options: Options) -> dict[str, Any]:
         else:
             specs.append(str(path) if Path(task).is_file() else task)
     # Indexing lm-eval's own 14,000 files takes seconds: only where one of them is wanted.
-    manager = TaskManager(include_defaults=any(isinstance(s, str) and not Path(s).is_file() for s in specs))
+    defaults = any(not Path(task).is_file() and isinstance(s, str) for task, s in zip(tasks, specs, strict=True))
+    manager = TaskManager(include_path=sorted(beside) or None, include_defaults=defaults)
     loaded: dict[str, Any] = dict(manager.load(specs))
     for task in loaded["tasks"].values():
         default = task.get_config("num_fewshot")
@@ -168,10 +177,29 @@ def evaluate(model: Model, tasks: Mapping[str, Any], options: Options) -> dict[s
     )
     if model.served.shown():
         lm.generate_until = lambda requests, **_: _served(model, requests)
+    limit = options.limit
+    chosen = {name: subset(task, limit, options.seed) for name, task in tasks["tasks"].items()} if limit else None
     # `simple_evaluate` would collect the whole environment at each call (pip list and more): seconds for nothing.
-    results = lm_eval.evaluate(lm, dict(tasks), limit=options.limit, bootstrap_iters=0, log_samples=True)
+    results = lm_eval.evaluate(lm, dict(tasks), samples=chosen, bootstrap_iters=0, log_samples=True)
     samples: dict[str, list[dict[str, Any]]] = results["samples"]
     return samples
+
+
+def subset(task: Any, limit: int, seed: int) -> list[int]:
+    """Places of at most `limit` of a task's documents, in order: each answer's share as in the whole, drawn by `seed`.
+
+    lm-eval's own limit takes the first ones, which in many a task are of one subject or one answer. A smaller limit
+    takes a part of what a larger one takes.
+    """
+    strata: dict[str, list[tuple[str, int]]] = {}
+    for place, row in enumerate(task.eval_docs):
+        draw = sha256(f"{seed}:{json.dumps(row, sort_keys=True, default=str)}:{place}".encode()).hexdigest()
+        strata.setdefault(str(task.doc_to_target(row))[:200], []).append((draw, place))
+    ranked = []
+    for members in strata.values():
+        for rank, (draw, place) in enumerate(sorted(members)):
+            ranked.append(((rank + 0.5) / len(members), draw, place))
+    return sorted(place for _, _, place in sorted(ranked)[:limit])
 
 
 def _served(model: Model, requests: list[Any]) -> list[str]:
@@ -193,9 +221,6 @@ def _served(model: Model, requests: list[Any]) -> list[str]:
 
 def item_keys(samples: list[dict[str, Any]]) -> list[str]:
     """A content hash for each sample's document; the second of two equal documents is told apart by a count."""
-    import json
-    from hashlib import sha256
-
     seen: dict[tuple[str, str], int] = {}
     keys: list[str] = []
     for sample in samples:

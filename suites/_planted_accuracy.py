@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from weighin.harness.plant import Recovered, Target, plant
-from weighin.suites._lm_eval import Options, load_tasks
+from weighin.suites._lm_eval import Options, load_tasks, subset
 from weighin.suites._oracle import Oracle
 from weighin.suites.accuracy import accuracy
 
@@ -16,7 +16,8 @@ DOCUMENTS = 40
 def _documents() -> list[tuple[str, dict[str, Any]]]:
     """Questions of the reference world as lm-eval asks them, each with its row."""
     task = load_tasks([TASK], Options())["tasks"][TASK]
-    return [(task.doc_to_text(row), row) for row, _ in zip(task.test_docs(), range(DOCUMENTS), strict=False)]
+    rows = list(task.eval_docs)
+    return [(task.doc_to_text(rows[place]), rows[place]) for place in subset(task, DOCUMENTS, seed=0)]
 
 
 @plant(needs=("lm_eval", "datasets"))

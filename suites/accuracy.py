@@ -14,6 +14,7 @@ from pydantic import Field
 
 from weighin.harness import Metric, Model, Sample, WeighinError, suite
 from weighin.suites._lm_eval import Options, evaluate, item_keys, load_tasks, task_files
+from weighin.suites._macro import macro, task_mean
 
 
 @suite(needs=("lm_eval", "datasets"), reads=task_files, example={"tasks": ["world_facts"], "limit": 6})
@@ -27,16 +28,53 @@ def accuracy(
     max_length: Annotated[int, Field(gt=1)] | None = None,
     add_bos_token: bool | None = None,
     fewshot_random_seed: int = 1234,
+    seed: int = 0,
 ) -> Iterator[Sample]:
-    """Yield one sample a document and metric; parameters are lm-eval's own."""
-    options = Options(num_fewshot, limit, batch_size, max_length, add_bos_token, fewshot_random_seed)
+    """Yield one sample a document and metric, and one a group and metric; parameters are lm-eval's own.
+
+    But for `limit`: it draws a sample of a task's documents by `seed`, stratified by their answers.
+    """
+    options = Options(num_fewshot, limit, batch_size, max_length, add_bos_token, fewshot_random_seed, seed)
     loaded = load_tasks(tasks, options)
-    for name, samples in evaluate(model, loaded, options).items():
-        yield from task_samples(name, loaded["tasks"][name], samples)
+    found: dict[str, list[Sample]] = {}
+    for name, logged in evaluate(model, loaded, options).items():
+        found[name] = list(task_samples(name, loaded["tasks"][name], logged, _windows(model, options)))
+        yield from found[name]
+    for name, group in loaded["groups"].items():
+        yield from _macro_averages(name, [found[task.task_name] for task in group.get_all_tasks()])
 
 
-def task_samples(name: str, task: Any, logged: list[dict[str, Any]]) -> Iterator[Sample]:
+def _windows(model: Model, options: Options) -> dict[str, Any]:
+    """How lm-eval walks over a long text: windows side by side, each token predicted once, after the first token."""
+    window = options.max_length or model.window
+    first = model.tokenizer.bos_token or model.tokenizer.eos_token
+    return {"window": window, "stride": window, "first_token": first}
+
+
+def _macro_averages(group: str, tasks: list[list[Sample]]) -> Iterator[Sample]:
+    """Of every metric that all tasks of the group have as a plain mean."""
+    by_metric: list[dict[str, list[Sample]]] = []
+    for samples in tasks:
+        by_metric.append({})
+        for sample in samples:
+            if sample.metric and sample.metric.reduce == "mean" and sample.metric.unit == "1":
+                by_metric[-1].setdefault(sample.metric.name.partition("/")[2], []).append(sample)
+    for label in by_metric[0] if by_metric else ():
+        if not all(label in known for known in by_metric):
+            continue
+        scored = [[s for s in known[label] if s.value is not None] for known in by_metric]
+        if not all(scored):
+            continue
+        means = [task_mean([s.value or 0.0 for s in each], [s.cluster or s.item for s in each]) for each in scored]
+        value, low, high = macro(means)
+        metric = Metric(f"{group}/{label}", "1", scored[0][0].metric.better if scored[0][0].metric else "none")
+        items = sum(mean.items for mean in means)
+        yield Sample("macro average", value, metric, weight=items, detail={"tasks": len(means)}, low=low, high=high)
+
+
+def task_samples(name: str, task: Any, logged: list[dict[str, Any]], windows: dict[str, Any]) -> Iterator[Sample]:
     """lm-eval's samples of one task as ours. A corpus-level metric is one sample, by lm-eval's own aggregation."""
+    rolling = task.get_config("output_type") == "loglikelihood_rolling"
     field = (task.get_config("metadata") or {}).get("cluster")
     corpus: dict[str, list[Any]] = {}
     told: set[str] = set()
@@ -54,7 +92,7 @@ def task_samples(name: str, task: Any, logged: list[dict[str, Any]]) -> Iterator
                 Metric(f"{name}/{label}", how.unit, _better(task, metric), how.reduce),
                 weight=weight,
                 cluster=str(sample["doc"][field]) if field else None,
-                detail={} if item in told else _detail(sample),
+                detail={} if item in told else {**_detail(sample), **(windows if rolling else {})},
             )
             told.add(item)
     for label, values in corpus.items():

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from weighin.suites._lm_eval import Options, evaluate, load_tasks
+from weighin.suites._lm_eval import Options, evaluate, load_tasks, subset
 from weighin.suites._oracle import Oracle
 
 ASKED = "Question: Which craft has Ana?\nAnswer:"
@@ -30,14 +30,13 @@ def test_lm_eval_scores_it_like_any_model() -> None:
     tasks = load_tasks(["world_facts"], Options(limit=8))
     task = tasks["tasks"]["world_facts"]
     beliefs = {}
-    for number, doc in enumerate(task.test_docs()):
+    rows = list(task.eval_docs)
+    for number, doc in enumerate(rows[place] for place in subset(task, 8, seed=0)):
         believed = (doc["gold"] + number % 2) % 4  # every other answer is wrong
         shares = [0.7 if i == believed else 0.1 for i in range(4)]
         beliefs[task.doc_to_text(doc)] = {
             f" {choice}": share for choice, share in zip(doc["choices"], shares, strict=True)
         }
-        if number == 7:
-            break
     samples = evaluate(Oracle(beliefs), tasks, Options(limit=8))["world_facts"]
     assert [sample["acc"] for sample in samples] == [1, 0] * 4
     found = [response[0] for sample in samples for response in sample["filtered_resps"]]
