@@ -175,8 +175,10 @@ def gate(args: Args) -> int:
     )
     if args.run is None and not rows:
         raise WeighinError(f"{args.store}: no run of {args.spec} yet; run `weighin run {args.spec}` first")
-    found = judge(store, spec.gate, args.run or rows[0]["run_id"])
+    run = args.run or rows[0]["run_id"]
+    found = judge(store, spec.gate, run)
     report.verdicts(console, found)
+    report.instruments(console, store, run, {verdict.metric.partition(".")[0] for verdict in found})
     return exit_code(found)
 
 

@@ -12,6 +12,7 @@ from weighin.harness.plan import Plan
 from weighin.results.compare import Report
 from weighin.results.errors import WeighinError
 from weighin.results.gate import Verdict, exit_code
+from weighin.results.instruments import in_words, of_run
 from weighin.results.pareto import FrontRow, front
 from weighin.results.render import MISSING, interval, quantity
 from weighin.results.store import Store
@@ -128,6 +129,14 @@ def verdicts(console: Console, found: Sequence[Verdict]) -> None:
         made.add_row(OUTCOMES[verdict.outcome], escape(told), escape(verdict.why))
     console.print(made)
     console.print(RELEASE[exit_code(found)])
+
+
+def instruments(console: Console, store: Store, run: str, suites: set[str]) -> None:
+    """Whether the suites that were judged have recovered planted truth on the run's machine."""
+    rows = [row for row in of_run(store, run) if row["suite"] in suites]
+    console.print("\n[bold]Instruments[/]")
+    for row, said in zip(rows, in_words(rows), strict=True):
+        console.print(f"  {'[green]✓[/]' if row['proven'] else '[yellow]?[/]'} {escape(said)}", highlight=False)
 
 
 def comparison(console: Console, found: Report) -> None:

@@ -16,6 +16,7 @@ from weighin.leaderboard import charts, frames, fronts, tables
 from weighin.leaderboard.frames import Board, Measure, Row, open_store
 from weighin.results.errors import WeighinError
 from weighin.results.gate import Verdict, exit_code
+from weighin.results.instruments import of_run, tries
 from weighin.results.pareto import FrontRow, front
 
 # Streamlit would print a bare string of this file on the page, so what constants mean is said in comments here.
@@ -52,6 +53,7 @@ def main() -> None:
         _absences(board)
         _pareto(path, seen, board)
         _gate(judged)
+        _instruments(path, seen, board.run)
         _figures(board)
     except WeighinError as error:
         _explain(error)
@@ -106,12 +108,18 @@ def _judged(path: Path, seen: Stamp, run: Row) -> list[Verdict]:
     return frames.verdicts(open_store(path), run)
 
 
+def _tried(path: Path, seen: Stamp, run: str) -> tuple[list[Row], list[Row]]:
+    store = open_store(path)
+    return of_run(store, run), tries(store, run)
+
+
 def kept(answer: Callable[..., Any]) -> Callable[..., Any]:
     """Cached by its arguments, the stamp among them; few, and not for long, as a store may be large."""
     return st.cache_data(answer, max_entries=32, ttl=600, show_spinner="Reading the store")  # type: ignore[no-any-return]
 
 
 read_runs, read_board, read_front, read_verdicts = kept(_runs), kept(_read), kept(_placed), kept(_judged)
+read_instruments = kept(_tried)
 
 # -- the parts of the page, top to bottom -----------------------------------------------------------------------------
 
@@ -227,6 +235,18 @@ def _verdict(verdict: Verdict) -> None:
     sides = f"{frames.short(rule.variant)} against {frames.short(rule.against)}"
     told = f"{frames.short(verdict.metric)}: {sides}, margin {rule.margin:g}{watch}"
     right.text(f"{told}\n{frames.short(verdict.why, 500)}")
+
+
+def _instruments(path: Path, seen: Stamp, run: Row) -> None:
+    """Whether the suites of the run have recovered planted truth on its machine, and each try."""
+    st.subheader("Instruments", divider="gray")
+    suites, found = read_instruments(path, seen, run["run_id"])
+    st.dataframe(tables.instruments(suites), hide_index=True, width="stretch")
+    if found:
+        with st.expander("Every planted truth, and what came out"):
+            st.dataframe(tables.tries(found), hide_index=True, width="stretch")
+    else:
+        st.caption("`weighin calibrate` tries every instrument on planted truth.")
 
 
 def _figures(board: Board) -> None:

@@ -161,3 +161,23 @@ def _note(row: Row) -> str:
     if row["ci_low"] is None:
         notes.append(f"no interval: {row['ci_reason']}")
     return "; ".join(notes)
+
+
+def instruments(rows: Sequence[Row]) -> pd.DataFrame:
+    """One row a suite: whether it has recovered planted truth on the run's machine."""
+    return pd.DataFrame(
+        {
+            "suite": [row["suite"] for row in rows],
+            "on planted truth": [row["verdict"] for row in rows],
+            "instruments": [row["tried"] for row in rows],
+            "tried": [f"{row['tried_at']:%Y-%m-%d}" if row["tried_at"] else "" for row in rows],
+        }
+    )
+
+
+def tries(rows: Sequence[Row]) -> pd.DataFrame:
+    """One row an instrument and planted value: what it recovered, and what it had to."""
+    names = ("suite", "instrument", "plant", "recovered", "low", "high", "unit", "target", "reason")
+    found = pd.DataFrame({name: [row[name] for row in rows] for name in names})
+    found.insert(0, "", ["pass" if row["passed"] else "FAIL" for row in rows])
+    return found.rename(columns={"plant": "planted"})

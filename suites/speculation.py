@@ -5,6 +5,10 @@ machine does meets both alike. Greedy on both sides: the texts must be the same,
 two tokens' logits must lie within the noise of the arithmetic (the largest difference between logits of this prompt
 computed in one pass and token by token, on each side); such a parting is a tie and counted, any other is a fault.
 
+With `draws`, the first token after the first prompt is drawn so often at temperature 1, the way the variant is served,
+and its counts are tested against the model's own probabilities (Pearson's chi-square): a right sampler gives a p below
+0.05 once in twenty times. 20,000 draws see a wrong temperature; a fault of one in a hundred tokens needs 300,000.
+
 Acceptance is the share of drafted tokens that the model would have chosen; block efficiency is tokens made per pass of
 the model (Leviathan et al., arXiv 2211.17192, section 3). A variant that drafts nothing abstains.
 """
@@ -21,12 +25,14 @@ from weighin.harness import Abstain, Metric, Model, Sample, suite
 from weighin.harness.model import resident_bytes
 from weighin.harness.serving import counted
 from weighin.harness.text import documents, text_files
+from weighin.suites._lossless import chi_square
 
 ACCEPTANCE = Metric("acceptance", unit="1", better="higher")
 EFFICIENCY = Metric("block_efficiency", unit="token/pass", better="higher")
 SAME = Metric("same_text", unit="1", better="higher")
 TIES = Metric("ties", unit="1", better="none")
 SPEEDUP = Metric("speedup", unit="1", better="higher", reduce="median", runtime=True)
+SAMPLING = Metric("sampling_p", unit="1", better="none")
 DRAFT = Metric("draft_weights", unit="B", better="lower", runtime=True)
 CHOICE = ("do_sample", "temperature", "top_p", "top_k", "num_return_sequences")
 """What chooses tokens otherwise than greedily, and is left out here."""
@@ -39,7 +45,7 @@ CHOICE = ("do_sample", "temperature", "top_p", "top_k", "num_return_sequences")
     TIES,
     SPEEDUP,
     DRAFT,
-    needs=("torch", "transformers"),
+    needs=("torch", "transformers", "scipy"),
     reads=text_files,
     example={"samples": 2, "prompt_tokens": 8, "new_tokens": 8, "warmup": 0},
 )
@@ -51,6 +57,7 @@ def speculation(
     prompt_tokens: Annotated[int, Field(gt=0)] = 32,
     new_tokens: Annotated[int, Field(gt=1)] = 64,
     warmup: Annotated[int, Field(ge=0)] = 2,
+    draws: Annotated[int, Field(ge=0)] = 0,
     seed: int = 0,
 ) -> Iterator[Sample]:
     """Yield the samples of each prompt, and one of the draft's memory."""
@@ -74,6 +81,8 @@ def speculation(
         found = list(_prompt(model, item, ids, (new_tokens, served, order.random() < 0.5)))
         if number >= warmup:
             yield from found
+    if draws:
+        yield _sampled(model, chosen[0], served, draws, seed)
     size = resident_bytes(model.draft) if model.draft is not None else 0
     yield Sample("draft", float(size), DRAFT)
 
@@ -97,6 +106,29 @@ def _prompt(model: Model, item: str, ids: list[int], how: tuple[int, Mapping[str
     yield Sample(item, float(right == text or tie), SAME, detail=detail)
     yield Sample(item, float(tie), TIES)
     yield Sample(item, slow / fast, SPEEDUP, detail={"plain_s": slow, "served_s": fast, "tokens": len(text)})
+
+
+def _sampled(model: Model, prompt: tuple[str, list[int]], served: Mapping[str, Any], draws: int, seed: int) -> Sample:
+    """The p-value of so many first tokens, one sample."""
+    import torch
+    from tqdm import tqdm
+
+    item, ids = prompt
+    row = torch.tensor([ids], device=model.module.device)
+    # Only a second token makes the library draft and check the first.
+    options = {**served, "do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": 2}
+    options["pad_token_id"] = model.tokenizer.pad_token_id
+    with torch.inference_mode(), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        right = model.module(input_ids=row).logits[0, -1].float().softmax(-1).tolist()
+        counts = [0] * len(right)
+        for _ in tqdm(range(draws), desc="draws"):
+            made = model.module.generate(input_ids=row, attention_mask=torch.ones_like(row), **options)
+            counts[int(made[0, len(ids)])] += 1
+    try:
+        return Sample(item, chi_square(counts, right), SAMPLING, detail={"draws": draws})
+    except ValueError as error:
+        return Sample(item, None, SAMPLING, reason=str(error))
 
 
 def _continue(model: Model, ids: list[int], new_tokens: int, served: Mapping[str, Any]) -> tuple[list[int], float]:

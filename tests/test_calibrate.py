@@ -85,3 +85,22 @@ def test_instruments_recover_what_is_planted(suite: str, each: Plant) -> None:
     """A contract test that every plant gets for free."""
     for found in each():
         assert found.passed, f"{suite}: {found}"
+
+
+def test_the_gate_says_whether_its_suites_are_proven(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.stores import DISK, fill, numbers, shares
+    from weighin.harness.report import instruments
+    from weighin.results.instruments import in_words, of_run, tries
+
+    store = fill(tmp_path / "w.duckdb", {"base": {"accuracy": shares([1, 0]), "memory": numbers([2.0], DISK)}})
+    assert in_words(of_run(store, "r1")) == [
+        f"{suite}: never tried on this machine: `weighin calibrate {suite}`" for suite in ("accuracy", "memory")
+    ]
+    run_on = store.rows("select machine_key from runs")[0]["machine_key"]
+    row = calibration._row(Recovered("acc", "half right", 0.5, Target("=", 0.5)), ("c1", 0, run_on, "accuracy"), 1.0)
+    store.add_calibration(row)
+    assert [r["verdict"] for r in of_run(store, "r1")] == ["proven", "never tried on this machine"]
+    assert [r["instrument"] for r in tries(store, "r1")] == ["acc"]
+    instruments(Console(), store, "r1", {"accuracy"})
+    said = capsys.readouterr().out
+    assert "accuracy: proven on 1 planted truths, 20" in said and "memory" not in said
