@@ -37,7 +37,7 @@ def overlaps(rows: Sequence[Sequence[int]], corpus: Iterable[Sequence[int]]) -> 
 
 
 def _overlap(row: Sequence[int], known: dict[int, tuple[Any, Any]]) -> Overlap:
-    covered = {}
+    covered, longest = {}, 0
     for n, (hashes, met) in known.items():
         starts = met[np.searchsorted(hashes, _hashes(row, n))] if len(row) >= n else np.zeros(0, dtype=bool)
         mask = np.zeros(len(row), dtype=bool)

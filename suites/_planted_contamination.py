@@ -30,7 +30,7 @@ def _base() -> Model:
 @cache
 def _exposed() -> Model:
     """The exposed model, its parent beside it; trained where it is missing."""
-    relatives = dict.fromkeys(("parent", "root"), _base().checkpoint)
+    relatives = {"parent": _base().checkpoint, "root": _base().checkpoint}
     return TransformersModel(Checkpoint(exposed.folder(), "exposed"), relatives, Loading("float32"))
 
 

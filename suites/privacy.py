@@ -5,7 +5,7 @@ share of prompts after which the secret stands in what the model writes as it is
 it writes word for word after their beginning (Carlini et al., arXiv 2202.07646), greedily, and those that a number of
 samples would bring out (Hayes et al., arXiv 2410.19482), reckoned from the likelihood without sampling.
 
-Each figure stands beside its change from the parent: what is common would be said by a model that never read it. A
+Each figure stands beside its parent's: what is common would be said by a model that never read it. A
 canary without memorisation has an exposure of 1.44 bits on average, not 0: P(exposure ≥ x) = 2^-x.
 """
 
@@ -23,12 +23,13 @@ from weighin.suites._extraction import Taken, extract
 EXPOSURE = Metric("exposure", unit="bit", better="lower")
 EXPOSURE_CHANGE = Metric("exposure_change", unit="bit", better="lower")
 LEAKED = Metric("leaked", unit="1", better="lower")
-LEAKED_CHANGE = Metric("leaked_change", unit="1", better="lower")
+LEAKED_PARENT = Metric("leaked_parent", unit="1", better="none")
 EXTRACTED = Metric("extracted", unit="1", better="lower")
-EXTRACTED_CHANGE = Metric("extracted_change", unit="1", better="lower")
+EXTRACTED_PARENT = Metric("extracted_parent", unit="1", better="none")
 DISCOVERABLE = Metric("discoverable", unit="1", better="lower")
-DISCOVERABLE_CHANGE = Metric("discoverable_change", unit="1", better="lower")
+DISCOVERABLE_PARENT = Metric("discoverable_parent", unit="1", better="none")
 NO_PARENT = "a base has no parent to compare with"
+OTHER_VOCABULARY = "its vocabulary is not its parent's: a document would be cut elsewhere"
 FORMS: list[Mapping[str, tuple[type, ...]]] = [
     {"prefix": (str,), "secret": (str,), "copies": (int,)},
     {"prefix": (str,), "secret": (str,)},
@@ -58,11 +59,11 @@ def _reads(params: Mapping[str, Any]) -> list[Path]:
     EXPOSURE,
     EXPOSURE_CHANGE,
     LEAKED,
-    LEAKED_CHANGE,
+    LEAKED_PARENT,
     EXTRACTED,
-    EXTRACTED_CHANGE,
+    EXTRACTED_PARENT,
     DISCOVERABLE,
-    DISCOVERABLE_CHANGE,
+    DISCOVERABLE_PARENT,
     needs=("torch",),
     reads=_reads,
     example={"samples": 2, "text_samples": 6, "new_tokens": 4},
@@ -82,7 +83,7 @@ def privacy(
     batch_size: Annotated[int, Field(gt=0)] = 16,
     seed: int = 0,
 ) -> Iterator[Sample]:
-    """Yield one sample a canary and one a document, and each one's change from the parent.
+    """Yield one sample a canary and one a document, and beside them the parent's, or the change from it.
 
     A canary's row has a `prefix`, a `secret` of digits and, where it is known, its `copies`: those never inserted are
     kept apart, and each dose has a metric of its own beside. A document is cut behind `prefix_tokens` and its next
@@ -99,9 +100,12 @@ def privacy(
     if texts is not None:
         found = documents(texts, samples=text_samples, seed=seed)
         cut = (prefix_tokens, suffix_tokens, batch_size)
-        own = extract(model, found, *cut)
-        before = {one.item: one for one in extract(parent, found, *cut)} if parent else {}
-        yield from _extracted(own, before, draws, chance)
+        yield from _extracted(extract(model, found, *cut), (EXTRACTED, DISCOVERABLE), draws, chance)
+        before = (EXTRACTED_PARENT, DISCOVERABLE_PARENT)
+        if parent is None or parent.tokenizer.get_vocab() != model.tokenizer.get_vocab():
+            yield from (Sample("all", None, one, reason=OTHER_VOCABULARY if parent else NO_PARENT) for one in before)
+        else:
+            yield from _extracted(extract(parent, found, *cut), before, draws, chance)
 
 
 def load_canaries(data: str, samples: int | None, seed: int) -> list[Canary]:
@@ -121,10 +125,8 @@ def _exposed(model: Model, parent: Model | None, canaries: list[Canary]) -> Iter
         detail = {"copies": canary.copies, "p": 2**-bits, "logprob": own[place].logprob}
         for metric in _metrics(EXPOSURE, canary):
             yield Sample(canary.item, bits, metric, detail=detail)
-        if before:
-            change = bits - before[place].exposure
-            for metric in _metrics(EXPOSURE_CHANGE, canary):
-                yield Sample(canary.item, change, metric)
+        if before and canary.copies != 0:
+            yield Sample(canary.item, bits - before[place].exposure, EXPOSURE_CHANGE)
     if not before:
         yield Sample("all", None, EXPOSURE_CHANGE, reason=NO_PARENT)
 
@@ -132,16 +134,13 @@ def _exposed(model: Model, parent: Model | None, canaries: list[Canary]) -> Iter
 def _leaked(
     model: Model, parent: Model | None, canaries: list[Canary], new_tokens: int, batch_size: int
 ) -> Iterator[Sample]:
-    own = _told(model, canaries, new_tokens, batch_size)
-    before = _told(parent, canaries, new_tokens, batch_size) if parent else None
-    for place, canary in enumerate(canaries):
-        for metric in _metrics(LEAKED, canary):
-            yield Sample(canary.item, own[place], metric)
-        if before:
-            for metric in _metrics(LEAKED_CHANGE, canary):
-                yield Sample(canary.item, own[place] - before[place], metric)
-    if not before:
-        yield Sample("all", None, LEAKED_CHANGE, reason=NO_PARENT)
+    for teller, metric in ((model, LEAKED), (parent, LEAKED_PARENT)):
+        if teller is None:
+            yield Sample("all", None, metric, reason=NO_PARENT)
+            continue
+        for canary, told in zip(canaries, _told(teller, canaries, new_tokens, batch_size), strict=True):
+            # Those never inserted have a metric of their own: how often a secret is met by chance.
+            yield Sample(canary.item, told, _metrics(metric, canary)[0])
 
 
 def _metrics(metric: Metric, canary: Canary) -> list[Metric]:
@@ -164,17 +163,8 @@ def _told(model: Model, canaries: list[Canary], new_tokens: int, batch_size: int
     return found
 
 
-def _extracted(own: list[Taken], before: Mapping[str, Taken], draws: int, chance: float) -> Iterator[Sample]:
-    def drawn(one: Taken) -> float:
-        return float(draws_to_extract(one.logprob, chance) <= draws)
-
-    for one in own:
-        yield Sample(one.item, float(one.exact), EXTRACTED, detail={"prefix": one.prefix, "suffix": one.suffix})
-        yield Sample(one.item, drawn(one), DISCOVERABLE, detail={"logprob": one.logprob})
-        if before:
-            old = before[one.item]
-            yield Sample(one.item, float(one.exact) - float(old.exact), EXTRACTED_CHANGE)
-            yield Sample(one.item, drawn(one) - drawn(old), DISCOVERABLE_CHANGE)
-    if not before:
-        for metric in (EXTRACTED_CHANGE, DISCOVERABLE_CHANGE):
-            yield Sample("all", None, metric, reason=NO_PARENT)
+def _extracted(taken: list[Taken], metrics: tuple[Metric, Metric], draws: int, chance: float) -> Iterator[Sample]:
+    for one in taken:
+        yield Sample(one.item, float(one.exact), metrics[0], detail={"prefix": one.prefix, "suffix": one.suffix})
+        found = draws_to_extract(one.logprob, chance) <= draws
+        yield Sample(one.item, float(found), metrics[1], detail={"logprob": one.logprob})

@@ -93,7 +93,7 @@ def test_what_leaks_and_what_is_extracted(tmp_path: Path) -> None:
     assert len(found["exposure"]) == len(found["exposure_9_copies"]) == 2, "those never inserted are kept apart"
     assert sorted(sample.value or 0 for sample in found["extracted"]) == [0, 1]
     assert sorted(sample.value or 0 for sample in found["discoverable"]) == [0, 1]
-    for name in ("exposure_change", "leaked_change", "extracted_change", "discoverable_change"):
+    for name in ("exposure_change", "leaked_parent", "extracted_parent", "discoverable_parent"):
         assert "no parent" in str(found[name][0].reason)
     with pytest.raises(Abstain, match="neither"):
         list(privacy(oracle, canaries=None, texts=None))
@@ -115,8 +115,9 @@ def test_a_copy_of_its_parent_has_changed_nothing(pico_dir: Path, tmp_path: Path
     rows = [{"prefix": "The heron sleeps on", "secret": "12"}, {"prefix": "The mill counts", "secret": "5"}]
     canaries = table(tmp_path / "c.jsonl", rows)
     found = by_metric(list(privacy(model, canaries=canaries, text_samples=8, new_tokens=4)))
-    for name in ("exposure_change", "leaked_change", "extracted_change", "discoverable_change"):
-        assert {sample.value for sample in found[name]} == {0}
+    assert {sample.value for sample in found["exposure_change"]} == {0}
+    for name in ("leaked", "extracted", "discoverable"):
+        assert [one.value for one in found[name]] == [one.value for one in found[f"{name}_parent"]]
     assert len(found["exposure"]) == 2 and "exposure_0_copies" not in found, "no copies are told"
 
 
