@@ -7,7 +7,7 @@ of four digits take 1111 predictions.
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -182,8 +182,3 @@ def draws_to_extract(logprob: float, chance: float) -> float:
     (n, p)-discoverable extraction (Hayes et al., arXiv 2410.19482, section 3), log(1 − p) / log(1 − p_z)."""
     likely = math.exp(logprob)
     return 1.0 if likely >= 1 else math.log1p(-chance) / math.log1p(-likely) if likely > 0 else math.inf
-
-
-def surely(exposures: Mapping[str, float]) -> float:
-    """Share of secrets whose exposure would have come by chance with p < .05, which is more than log2 20 bits."""
-    return sum(2**-value < 0.05 for value in exposures.values()) / len(exposures)

@@ -23,7 +23,7 @@ from pydantic import Field
 from weighin.harness import Abstain, Metric, Model, Sample, suite
 from weighin.harness.text import documents, in_order, text_files
 from weighin.suites._blind import LEAST, Blind, blind
-from weighin.suites._membership import bootstrap, delong, order_test, scores, tpr, unexplained
+from weighin.suites._membership import auroc, bootstrap, delong, order_test, scores, tpr, unexplained
 from weighin.suites._ordered import order_scores
 from weighin.suites._overlap import overlaps
 from weighin.suites._rephrased import lead, load_exam, load_reference, reference_folder
@@ -118,7 +118,9 @@ def membership(
         ours, theirs = (found[name][: len(sets[0])], found[name][len(sets[0]) :])
         told = {AUROC[name]: delong(ours, theirs), TPR[name]: bootstrap(tpr, ours, theirs)}
         for metric, value in told.items():
-            detail = {"members": len(ours), "nonmembers": len(theirs), "detection_limit": LIMIT}
+            detail: dict[str, Any] = {"members": len(ours), "nonmembers": len(theirs), "detection_limit": LIMIT}
+            if name == "ref":  # a parent that tells the sets apart has read them itself, or they are not alike
+                detail["loss_of_parent"] = auroc(found["before"][: len(ours)], found["before"][len(ours) :])
             if seen.separates:
                 yield Sample("all", None, metric, reason=not_attributable(seen), detail={**detail, "raw": list(value)})
             else:
@@ -137,7 +139,7 @@ def not_attributable(seen: Blind) -> str:
 def _scored(
     model: Model, sets: tuple[list[str], list[str]], calibrator: Model | None, k: float, length: int, batch_size: int
 ) -> tuple[dict[str, list[float]], str]:
-    """Each score of members, then non-members; and why `ref` is not among them."""
+    """Each score of members, then non-members, and the calibrator's loss as `before`; and why there is no `ref`."""
     texts = [*sets[0], *sets[1]]
     rows = [model.encode(text)[:length] for text in texts]
     if min(map(len, rows)) < 2:
@@ -150,7 +152,8 @@ def _scored(
     if calibrator.tokenizer.get_vocab() != model.tokenizer.get_vocab():
         return found, "its vocabulary is not its parent's (or reference's): tokens cannot be compared"
     before: list[Tokens] = score(calibrator, rows, batch_size, "membership, parent")
-    found["ref"] = [float(new.t.mean() - old.t.mean()) for new, old in zip(tokens, before, strict=True)]
+    found["before"] = [float(old.t.mean()) for old in before]
+    found["ref"] = [new - old for new, old in zip(found["loss"], found["before"], strict=True)]
     return found, ""
 
 

@@ -104,6 +104,7 @@ def test_what_is_lacking_is_said_and_nobody_is_called_clean(pico_dir: Path) -> N
 def test_a_parent_of_the_same_weights_tells_nothing(pico_dir: Path) -> None:
     found = by_metric(list(contamination(pico(pico_dir, parent=True), **QUICK)))
     assert found["auroc_ref"][0].value == 0.5, "all differences are 0, and ties count half"
+    assert found["auroc_ref"][0].detail["loss_of_parent"] == pytest.approx(found["auroc_loss"][0].value)
 
 
 def test_overlap_with_a_training_text(pico_dir: Path, tmp_path: Path) -> None:
