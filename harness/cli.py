@@ -67,6 +67,9 @@ def _working_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
     build.add_argument("--out", default="reference", metavar="DIR", help="where to write them (default: ./reference)")
     build.add_argument("--name", choices=["base", "draft", "all"], default="all")
     build.add_argument("--seed", type=int, default=0)
+    build.add_argument(
+        "--calibration", action="store_true", help="only the model that `calibrate` tries membership tests on, kept"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -243,6 +243,11 @@ def reference(args: Args) -> int:
     absent = registry.missing(["torch", "transformers", "tokenizers"])
     if absent:
         raise WeighinError(f"reference build needs {', '.join(absent)}: {registry.install_command(absent)}")
+    if args.calibration:
+        from weighin.harness import exposed
+
+        print(exposed.folder())
+        return 0
     from weighin.harness.reference import build
 
     build(Path(args.out), seed=args.seed, name=args.name)

@@ -91,6 +91,17 @@ def build(
     return made
 
 
+def train_on(source: Path, documents: list[str], recipe: Recipe, folder: Path) -> None:
+    """Train the reference model in `source` further, on documents in their order; it and its log go into `folder`."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer.save_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(source, dtype="float32")
+    heldout = _pack(tokenizer, [row["text"] for row in world.read_table("heldout")])
+    _train(model, (_pack(tokenizer, documents), heldout), recipe, folder)
+
+
 def _teacher(out: Path, plan: world.Plan) -> Any:
     """The base that was built beside the draft, or the shipped one where the world is the shipped one's."""
     from transformers import AutoModelForCausalLM

@@ -100,13 +100,17 @@ def missing(needs: Iterable[str]) -> list[str]:
     return [name for name in needs if find_spec(name) is None]
 
 
+DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+"""What is installed under another name than it is imported by."""
+
+
 def install_command(packages: Iterable[str]) -> str:
     """The command that installs what is missing: an extra of ours where it covers it, else the packages."""
     absent = set(packages)
     for extra, covered in extras().items():
         if absent <= covered:
             return f"pip install 'weighin[{extra}]'"
-    return "pip install " + " ".join(sorted(name.replace("_", "-") for name in absent))
+    return "pip install " + " ".join(sorted(DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in absent))
 
 
 @cache
@@ -115,12 +119,14 @@ def extras() -> dict[str, set[str]]:
     import re
 
     table: dict[str, set[str]] = {}
+    imported = {package: name for name, package in DISTRIBUTIONS.items()}
     for line in metadata.requires("weighin") or []:
         match = re.match(r"([A-Za-z0-9._-]+)(?:\[([^\]]+)\])?[^;]*;\s*extra == ['\"]([\w-]+)['\"]", line)
         if match:
             package, inner, extra = match.groups()
             names = table.setdefault(extra, set())
-            names |= {f"weighin[{part.strip()}]" for part in inner.split(",")} if inner else {package.replace("-", "_")}
+            own = {imported.get(package, package.replace("-", "_"))}
+            names |= {f"weighin[{part.strip()}]" for part in inner.split(",")} if inner else own
     flat = {extra: _flatten(extra, table) for extra in table}
     return dict(sorted(flat.items(), key=lambda pair: len(pair[1])))
 

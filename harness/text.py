@@ -27,9 +27,15 @@ CORPUS = "reference:corpus"
 WORLD = Path(weighin.harness.__file__).parent / "data" / "world"
 
 Form = Mapping[str, tuple[type, ...]]
-"""Columns that a row must hold, and which of str, bool and list each may be. A list is a conversation: messages, each
-with a `role` and its `content`."""
-_KINDS = {str: "text", bool: "true or false", list: "a list of messages with 'role' and 'content'"}
+"""Columns that a row must hold, and which of str, bool, int, list and tuple each may be. A list is a conversation:
+messages, each with a `role` and its `content`. A tuple is a list of texts."""
+_KINDS = {
+    str: "text",
+    bool: "true or false",
+    int: "a whole number",
+    list: "a list of messages with 'role' and 'content'",
+    tuple: "a list of texts",
+}
 
 
 class Example(NamedTuple):
@@ -59,11 +65,17 @@ def text_files(params: Mapping[str, Any]) -> list[Path]:
 
 def documents(data: str, *, samples: int | None, seed: int) -> list[str]:
     """At most `samples` documents (None: all) in the order that `seed` draws; WeighinError if there are none."""
+    found = in_order(data)
+    random.Random(seed).shuffle(found)
+    return found[:samples]
+
+
+def in_order(data: str) -> list[str]:
+    """Every document, in the order in which they stand; WeighinError if there are none."""
     found = [text for text in (_text_of(*example) for example in _examples(data)) if text.strip()]
     if not found:
         raise WeighinError(f"data: {data} holds no text")
-    random.Random(seed).shuffle(found)
-    return found[:samples]
+    return found
 
 
 def rows(data: str, *, samples: int | None, seed: int, forms: Sequence[Form]) -> list[Example]:
@@ -163,6 +175,10 @@ def _shaped(example: Example, forms: Sequence[Form]) -> Example:
 def _is(value: Any, kind: type) -> bool:
     if kind is list:
         return isinstance(value, list) and bool(value) and all(_is_message(each) for each in value)
+    if kind is tuple:
+        return isinstance(value, list) and bool(value) and all(isinstance(each, str) for each in value)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
     return bool(value.strip()) if kind is str and isinstance(value, str) else isinstance(value, kind)
 
 

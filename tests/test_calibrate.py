@@ -73,16 +73,30 @@ def test_a_suite_without_plants_is_named(tmp_path: Path, test_plugins: Path) -> 
         calibration.calibrate(Console(), Store(tmp_path / "w.duckdb"), ["acuracy"])
 
 
-def planted_fast() -> list[tuple[str, Plant]]:
-    """The plants that do not take minutes, those of every suite."""
+def planted(slow: bool) -> list[tuple[str, Plant]]:
+    """The plants of every suite that take minutes, or those that do not."""
     return [
-        (name, each) for name in registry.entries("suite") for each in calibration.planted(name)[1] if not each.slow
-    ]
+        (name, each)
+        for name in registry.entries("suite")
+        for each in calibration.planted(name)[1]
+        if each.slow == slow
+    ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("suite", "each"), planted_fast(), ids=lambda value: getattr(value, "name", value))
+@pytest.mark.parametrize(("suite", "each"), planted(slow=False), ids=lambda value: getattr(value, "name", value))
 def test_instruments_recover_what_is_planted(suite: str, each: Plant) -> None:
     """A contract test that every plant gets for free."""
+    for found in each():
+        assert found.passed, f"{suite}: {found}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("suite", "each"), planted(slow=True), ids=lambda value: getattr(value, "name", value))
+def test_instruments_recover_what_takes_minutes(
+    suite: str, each: Plant, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has to be trained first is trained once for all of them."""
+    monkeypatch.setenv("WEIGHIN_HOME", str(tmp_path_factory.getbasetemp() / "calibration"))
     for found in each():
         assert found.passed, f"{suite}: {found}"
 
