@@ -7,8 +7,8 @@ from hashlib import sha256
 from weighin.harness import Model
 
 
-def drawn(model: Model, prompt: str, *, draws: int, max_new_tokens: int, seed: int) -> list[str] | None:
-    """The first lines of `draws` continuations at temperature 1; None where they do not fit the model's window.
+def drawn(model: Model, prompt: str, *, draws: int, max_new_tokens: int, seed: int, lines: int = 1) -> list[str] | None:
+    """The first `lines` lines of `draws` continuations at temperature 1; None where they do not fit the window.
 
     Tokens are drawn from `logprobs`, whatever way the variant is served: it is the model's certainty that is asked for.
     The draws depend on the seed and the prompt alone.
@@ -25,10 +25,12 @@ def drawn(model: Model, prompt: str, *, draws: int, max_new_tokens: int, seed: i
         for i, token in zip(open_, torch.multinomial(said, 1, generator=source)[:, 0].tolist(), strict=True):
             rows[i].append(token)
             texts[i] = model.tokenizer.decode(rows[i][len(start) :], skip_special_tokens=True)
-        open_ = [i for i in open_ if rows[i][-1] != model.tokenizer.eos_token_id and "\n" not in texts[i].lstrip()]
+        open_ = [
+            i for i in open_ if rows[i][-1] != model.tokenizer.eos_token_id and texts[i].lstrip().count("\n") < lines
+        ]
         if not open_:
             break
-    return [text.strip().split("\n")[0].strip() for text in texts]
+    return ["\n".join(text.strip().split("\n")[:lines]).strip() for text in texts]
 
 
 def agreement(texts: Sequence[str]) -> float:
