@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 
 from weighin.harness import Model
+from weighin.suites._score import encode
 
 
 def drawn(model: Model, prompt: str, *, draws: int, max_new_tokens: int, seed: int, lines: int = 1) -> list[str] | None:
@@ -15,7 +16,7 @@ def drawn(model: Model, prompt: str, *, draws: int, max_new_tokens: int, seed: i
     """
     import torch
 
-    start = model.encode(prompt)
+    start = encode(model, prompt)
     if len(start) + max_new_tokens > model.window:
         return None
     source = torch.Generator().manual_seed(int.from_bytes(sha256(f"{seed}:{prompt}".encode()).digest()[:7], "big"))

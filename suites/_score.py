@@ -68,8 +68,8 @@ def _row(model: Model, context: str, continuation: str) -> tuple[tuple[int, ...]
     spaces = len(context) - len(context.rstrip())
     if spaces:
         context, continuation = context[:-spaces], context[-spaces:] + continuation
-    before, whole = model.encode(context), model.encode(context + continuation)
-    if not before:
+    before, whole = encode(model, context), encode(model, context + continuation)
+    if not context and (not before or whole[: len(before)] != before):
         before = _beginning(model)
         whole = before + whole
     own = len(whole) - len(before)
@@ -78,6 +78,13 @@ def _row(model: Model, context: str, continuation: str) -> tuple[tuple[int, ...]
     if own > model.window:
         raise Abstain(f"a text of {own} tokens does not fit the model's window of {model.window}")
     return tuple(whole[-(model.window + 1) :]), own
+
+
+def encode(model: Model, text: str) -> list[int]:
+    """Token ids of a text that goes on: without the EOS that some tokenizers put behind every text."""
+    ids, end = model.encode(text), model.tokenizer.eos_token_id
+    closes = len(ids) > 1 and ids[-1] == end and not text.endswith(str(model.tokenizer.eos_token))
+    return ids[:-1] if closes else ids
 
 
 def _beginning(model: Model) -> list[int]:

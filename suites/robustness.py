@@ -154,13 +154,12 @@ def _over_formats(figure: Any, right: Any, index: Any) -> float:
 def _texts(question: Question) -> tuple[str, ...] | None:
     """What its choices say; None where they are letters whose texts the document does not hold."""
     choices = tuple(answer.strip() for answer in question.answers)
-    if not all(len(choice) == 1 for choice in choices):
+    if "".join(choices) != _perturb.LETTERS[: len(choices)]:
         return choices
     held = question.doc.get("choices")
     held = held.get("text") if isinstance(held, Mapping) else held
-    if isinstance(held, list | tuple) and len(held) == len(choices) and any(len(str(text)) > 1 for text in held):
-        return tuple(str(text) for text in held)
-    return None
+    texts = tuple(map(str, held)) if isinstance(held, list | tuple) else ()
+    return texts if len(texts) == len(choices) and texts != choices else None
 
 
 def _orders(model: Model, name: str, asked: Sequence[Question], batch_size: int) -> Iterator[Sample]:

@@ -115,6 +115,25 @@ def test_likelihoods_are_the_same_however_they_are_asked(pico_dir: Path) -> None
     assert together[1].total == pytest.approx(by_hand, abs=1e-4)
 
 
+def test_an_end_that_a_tokenizer_adds_is_not_scored(pico_dir: Path) -> None:
+    from tokenizers import processors
+
+    model = TransformersModel(Checkpoint(pico_dir, "pico"))
+    plain = _score.likelihoods(model, [("The mill", " by the door"), ("", "Nobody knows.")])
+    model.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    assert model.encode("The mill")[-1] == 1
+    assert _score.likelihoods(model, [("The mill", " by the door"), ("", "Nobody knows.")]) == plain
+
+
+def test_rows_without_labels_of_their_answers() -> None:
+    bare = row(answer_info={"ans0": [], "ans1": [], "ans2": []}, ans0="Tom", ans1="Ann", ans2="Can't be determined")
+    assert _bbq._unknown(bare) == 2 and _bbq.biased(bare) is None
+    assert _bbq._unknown({**bare, "ans2": "Bob", "context_condition": "disambig"}) == -1
+    assert _bbq.biased({**bare, "ans2": "Bob", "context_condition": "disambig"}) is None
+
+
 def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
     import numpy as np
     from scipy import stats

@@ -95,6 +95,19 @@ def test_letters_with_a_real_model(shared_data: Path, monkeypatch: pytest.Monkey
     assert spread.value is not None and len(spread.detail["by_format"]) == 10
 
 
+def test_the_texts_of_choices() -> None:
+    from weighin.suites._choices import Question
+    from weighin.suites.robustness import _texts
+
+    def texts(answers: str, held: object) -> tuple[str, ...] | None:
+        answered = tuple(f" {letter}" for letter in answers)
+        return _texts(Question("t", "i", None, {"choices": held}, ("",) * 2, answered, "", frozenset({0})))
+
+    assert texts("AB", ["0", "1"]) == ("0", "1") == texts("01", None)
+    assert texts("AB", {"text": ["no", "yes"]}) == ("no", "yes")
+    assert [texts("AB", held) for held in (["A", "B"], None, ["one"])] == [None] * 3
+
+
 def test_letters_without_texts_have_no_order(tmp_path: Path, pico_dir: Path) -> None:
     rows, task = tmp_path / "rows.jsonl", tmp_path / "task.yaml"
     rows.write_text("".join(f'{{"q": "Is it {n}?", "g": 0}}\n' for n in range(6)))
