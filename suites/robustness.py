@@ -217,5 +217,8 @@ def _spread_of_recall(name: str, recall: Sequence[Sequence[tuple[int, float]]], 
         return float(np.nanmean(table[index], axis=0).std()) if positions > 1 else float("nan")
 
     found = jackknife(rstd, clusters, (0.0, 1.0))
-    detail = {"recall": [float(value) for value in np.nanmean(table, axis=0)] if positions else []}
+    detail = {
+        "recall": [float(value) for value in np.nanmean(table, axis=0)] if positions else [],
+        "chance": 1 / positions if positions else None,  # near it a model picks letters, and there is no order to tell
+    }
     return found.sample(_metric(name, "order/rstd", "lower"), len(recall), reason=NO_LIST, detail=detail)
