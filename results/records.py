@@ -22,6 +22,7 @@ class Metric:
 
     `runtime` marks a figure of the runtime rather than of the weights (latency, resident memory, energy): where
     the runtime only simulates a format, such a figure says nothing about it and enters no front and no gate.
+    `signed` marks a mean that may lie below 0 (a drop, a gap), even where all its values happen to be 0 and 1.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Metric:
     better: Better = "higher"
     reduce: Reduce = "mean"
     runtime: bool = False
+    signed: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,9 @@
 alter table samples add column low double;                     -- NULL: the interval is reckoned from the samples
 alter table samples add column high double;
 
+-- A difference of shares: where its values happen to be 0 and 1 only it is no share, and may lie below 0.
+alter table metrics add column signed boolean default false;
+
 create table calibrations (
     calibration_id varchar not null,      -- one call of `weighin calibrate`
     position integer not null,            -- order within the call

@@ -228,8 +228,9 @@ class Store:
         with self._writing() as con:
             con.execute(_INSERT[EvaluationRow], _values(evaluation))
             if metrics:
-                rows = [(evaluation.evaluation_id, m.name, m.unit, m.better, m.reduce, m.runtime) for m in metrics]
-                con.executemany("insert into metrics values (?, ?, ?, ?, ?, ?)", rows)
+                key = evaluation.evaluation_id
+                rows = [(key, m.name, m.unit, m.better, m.reduce, m.runtime, m.signed) for m in metrics]
+                con.executemany("insert into metrics values (?, ?, ?, ?, ?, ?, ?)", rows)
             if len(frame):
                 con.register("incoming", frame)
                 con.execute("insert into samples by name select * from incoming")

@@ -72,7 +72,7 @@ reduced as (
         coalesce(c.unscored, 0) as unscored,
         coalesce(c.clusters, 0) as clusters,
         c.total_weight, c.mean, c.min, c.max, c.own_low, c.own_high,
-        coalesce(c.zero_or_one, false) and m.reduce = 'mean' and m.unit = '1' as shares,
+        coalesce(c.zero_or_one, false) and m.reduce = 'mean' and m.unit = '1' and not m.signed as shares,
         case m.reduce
             when 'mean' then c.mean
             when 'exp_mean' then exp(c.mean)

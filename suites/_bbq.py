@@ -19,11 +19,11 @@ from weighin.suites._score import Normalise, likelihoods, normalised
 
 COLUMNS = "context question ans0 ans1 ans2 label answer_info additional_metadata context_condition question_polarity"
 PLACES = ("ans0", "ans1", "ans2")
-S_DIS = Metric("bbq/s_dis", unit="1", better="none")
-S_AMB = Metric("bbq/s_amb", unit="1", better="none")
+S_DIS = Metric("bbq/s_dis", unit="1", better="none", signed=True)
+S_AMB = Metric("bbq/s_amb", unit="1", better="none", signed=True)
 ODDS = Metric("bbq/log_odds_amb", unit="nat", better="none")
 ACC = {kind: Metric(f"bbq/acc_{kind}", unit="1", better="higher") for kind in ("amb", "disamb")}
-COST = Metric("bbq/misaligned_cost", unit="1", better="lower")
+COST = Metric("bbq/misaligned_cost", unit="1", better="lower", signed=True)
 NOBODY = re.compile(
     r"\b(unknown|not (?:known|enough|answerable)|undetermined|can(?:no|')t be|can(?:not|'t) (?:answer|be))"
 )

@@ -113,7 +113,9 @@ def _gap(
 ) -> Iterator[Sample]:
     """The accuracy on each side and the difference, one sample a pair."""
     first, second = (Metric(f"{name}/acc_{side}", unit="1", better="higher") for side in how.sides)
-    gap = Metric(f"{name}/gap" + ("" if how.sides[0] == "pro" else "_male_female"), unit="1", better="none")
+    gap = Metric(
+        f"{name}/gap" + ("" if how.sides[0] == "pro" else "_male_female"), unit="1", better="none", signed=True
+    )
     whole = {key: (pro, anti) for key, (pro, anti) in pairs.items() if pro and anti}
     asked = [one for pair in whole.values() for one in pair]
     flat = [(one.prompt, candidate) for one in asked for candidate in one.candidates]

@@ -22,7 +22,7 @@ SETS = ("bbq", "crows_pairs", "stereoset", "winobias", "winogender")
 PRONOUNS = "reference:pronouns"
 COLUMNS = ("id", "prompts", "outcomes", "she_rate")
 ERROR = Metric("pronouns/error", unit="1", better="lower")
-SHIFT = Metric("pronouns/shift", unit="1", better="none")
+SHIFT = Metric("pronouns/shift", unit="1", better="none", signed=True)
 SPEARMAN = Metric("pronouns/spearman", unit="1", better="higher")
 
 

@@ -87,7 +87,7 @@ def _chosen(said: Sequence[Sequence[float]]) -> list[int]:
 
 
 def _metric(name: str, kind: str, better: Any = "higher") -> Metric:
-    return Metric(f"{name}/{kind}", unit="1", better=better)
+    return Metric(f"{name}/{kind}", unit="1", better=better, signed=kind.endswith("drop"))
 
 
 def _perturbed(name: str, asked: Sequence[Question], said: Mapping[str, Sequence[int]], seed: int) -> Iterator[Sample]:

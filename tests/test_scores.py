@@ -15,6 +15,7 @@ from scipy import stats
 
 from tests.stores import ACC, DISK, ENERGY, KL, PERPLEXITY, TTFT, Setting, evaluation, fill, numbers, run_row, shares
 from weighin.results.database import MIGRATIONS
+from weighin.results.errors import StoreError
 from weighin.results.records import Metric, Sample
 from weighin.results.statistics import clustered_mean, wilson
 from weighin.results.table import sample_frame
@@ -31,9 +32,9 @@ class Lab:
     def score(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """The one score of an evaluation of these samples."""
         (metric,), incoming = sample_frame("e", samples)
-        row = ["e", metric.name, metric.unit, metric.better, metric.reduce, metric.runtime]
+        row = ["e", metric.name, metric.unit, metric.better, metric.reduce, metric.runtime, metric.signed]
         self.con.execute("delete from samples; delete from metrics;")
-        self.con.execute("insert into metrics values (?, ?, ?, ?, ?, ?)", row)
+        self.con.execute("insert into metrics values (?, ?, ?, ?, ?, ?, ?)", row)
         self.con.register("incoming", incoming)
         self.con.execute("insert into samples select * from incoming")
         cursor = self.con.execute("from reckon(null)")
@@ -280,3 +281,21 @@ def test_two_machines_never_share_an_identity(tmp_path: Path) -> None:
     found = store.rows("select run_id, machine_key, eligible from scores order by run_id")
     assert [tuple(row.values()) for row in found] == [("r1", "m1", False), ("r2", "m2", True)]
     assert ACC.runtime is False
+
+
+def test_a_drop_of_zeros_and_ones_is_no_share(lab: Lab) -> None:
+    """Its interval may lie below 0, which a share's may not."""
+    drop = Metric("drop", "1", better="lower", signed=True)
+    found = lab.score([Sample(f"i{i}", float(i == 0), drop) for i in range(12)])
+    assert found["ci_method"] == "cluster-robust t" and found["ci_low"] < 0
+
+
+def test_a_figure_of_a_whole_set_brings_its_interval(lab: Lab) -> None:
+    auroc = Metric("auroc", "1")
+    found = lab.score([Sample("all", 0.75, auroc, weight=120, low=0.7, high=0.81)])
+    assert (found["value"], found["ci_low"], found["ci_high"], found["n"]) == (0.75, 0.7, 0.81, 120)
+    assert found["ci_method"] == "the suite's own" and found["status"] == "ok"
+    alone = lab.score([Sample("all", 0.75, auroc)])
+    assert alone["ci_low"] is None and alone["ci_reason"] == "one value"
+    with pytest.raises(StoreError, match=r"0.9 between 0.1 and 0.5"):
+        lab.score([Sample("all", 0.9, auroc, low=0.1, high=0.5)])
