@@ -19,9 +19,9 @@ def _rows(findable: int) -> list[dict[str, Any]]:
     rows = []
     for number in range(QUESTIONS):
         name, other = f"Place{number}", f"Place{(number + 1) % QUESTIONS}"
-        asked = name if number < findable else other
+        asked = f"Who keeps {name}?" if number < findable else f"Who is found at {other}?"
         passage = f"The mill of {name} stands by the river. Its keeper is called Keeper{number}."
-        rows.append({"question": f"Who keeps {asked}?", "passage": passage, "answer": f"Keeper{number}"})
+        rows.append({"question": asked, "passage": passage, "answer": f"Keeper{number}"})
     return rows
 
 
