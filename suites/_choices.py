@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from weighin.harness import Abstain, Model
-from weighin.suites._lm_eval import Options, item_keys, load_tasks
+from weighin.suites._lm_eval import Options, item_keys, load_tasks, subset
 from weighin.suites._score import Normalise, likelihoods, normalised
 
 
@@ -66,7 +66,8 @@ def scores(
 
 
 def _questions(name: str, task: Any, options: Options) -> list[Question]:
-    task.build_all_requests(limit=options.limit)
+    chosen = subset(task, options.limit, options.seed) if options.limit else None
+    task.build_all_requests(samples=chosen)
     by_doc: dict[int, list[Any]] = {}
     for instance in task.instances:
         by_doc.setdefault(instance.doc_id, []).append(instance)

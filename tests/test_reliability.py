@@ -82,7 +82,7 @@ def test_few_shot_examples_come_before(tmp_path: Path) -> None:
         f"dataset_kwargs: {{data_files: {{test: {rows}}}}}\ndoc_to_text: '{{{{q}}}}'\ndoc_to_choice: c\n"
         "doc_to_target: g\nmetric_list: [{metric: acc}]\n"
     )
-    (question, *_) = questions([str(task)], Options(num_fewshot=2, limit=2))["small"]
+    (question, *_) = questions([str(task)], Options(num_fewshot=2))["small"]
     assert question.own == "Who is 0?" and question.before.count("Who is") == 2
     assert question.gold == {1} and question.answers == (" a", " b")
 
