@@ -49,6 +49,7 @@ def calibrate(console: Console, store: Store, suites: Sequence[str] = (), *, slo
     """
     chosen = [(suite, plant) for suite in suites or registry.entries("suite") for plant in _wanted(suite, slow, suites)]
     call, here, found = uuid.uuid4().hex, machine.machine_key(), list[CalibrationRow]()
+    codes = {suite: code(suite) for suite, _ in chosen}
     store.add_machine(machine.row())
     log = checkpoints.home() / "logs" / f"calibrate-{call[:8]}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -59,9 +60,8 @@ def calibrate(console: Console, store: Store, suites: Sequence[str] = (), *, slo
             with _aside(log):
                 recovered = list(_tried(plant))
             seconds = time.monotonic() - began
-            rows = [
-                _row(each, (call, len(found) + place, here, suite), seconds) for place, each in enumerate(recovered)
-            ]
+            places = [(call, len(found) + place, here, suite) for place in range(len(recovered))]
+            rows = [_row(each, at, codes[suite], seconds) for each, at in zip(recovered, places, strict=True)]
             for row in rows:
                 store.add_calibration(row)
             found += rows
@@ -108,7 +108,7 @@ def _tried(plant: Plant) -> Iterator[Recovered]:
         yield Recovered(plant.name.replace("_", " "), "", None, target, reason=reason)
 
 
-def _row(found: Recovered, place: tuple[str, int, str, str], seconds: float) -> CalibrationRow:
+def _row(found: Recovered, place: tuple[str, int, str, str], code: str, seconds: float) -> CalibrationRow:
     call, position, here, suite = place
     return CalibrationRow(
         calibration_id=call,
@@ -125,7 +125,7 @@ def _row(found: Recovered, place: tuple[str, int, str, str], seconds: float) -> 
         high=found.high,
         passed=found.passed,
         reason=found.reason,
-        code=code(suite),
+        code=code,
         seconds=seconds,
         tried_at=datetime.now(UTC),
     )

@@ -43,22 +43,9 @@ def arrivals(model: Model, ids: list[int], new_tokens: int) -> list[float]:
     Returns the seconds from the call at which each token arrived: all at the end where beams are searched. Abstains
     when they do not fit the window.
     """
-    import torch
-
-    _check(model, len(ids), new_tokens)
-    prompt = torch.tensor([ids], device=model.module.device)
     beams = model.serving.get("num_beams", 1) > 1
-    with torch.inference_mode():
-        clock = _Clock()
-        model.module.generate(
-            input_ids=prompt,
-            attention_mask=torch.ones_like(prompt),
-            max_new_tokens=new_tokens,
-            min_new_tokens=new_tokens,
-            pad_token_id=model.tokenizer.pad_token_id,
-            streamer=None if beams else clock,
-            **model.serving,
-        )
+    clock = _Clock()
+    _generate(model, [ids], new_tokens, None if beams else clock)
     return [time.perf_counter() - clock.began] * new_tokens if beams else clock.arrivals
 
 
@@ -67,25 +54,28 @@ def batch_seconds(model: Model, rows: list[list[int]], new_tokens: int) -> float
 
     One after the other where the variant is served by assisted generation, which takes no batches.
     """
+    groups = [[row] for row in rows] if model.served.assisted else [rows]
+    began = time.perf_counter()
+    for group in groups:
+        _generate(model, group, new_tokens)
+    return time.perf_counter() - began
+
+
+def _generate(model: Model, rows: list[list[int]], new_tokens: int, clock: _Clock | None = None) -> None:
     import torch
 
-    _check(model, len(rows[0]), new_tokens)
-    groups = [[row] for row in rows] if model.served.assisted else [rows]
+    if len(rows[0]) + new_tokens > model.window:
+        raise Abstain(f"{len(rows[0])} + {new_tokens} tokens do not fit the model's window of {model.window}")
+    prompts = torch.tensor(rows, device=model.module.device)
     with torch.inference_mode():
-        began = time.perf_counter()
-        for group in groups:
-            prompts = torch.tensor(group, device=model.module.device)
-            model.module.generate(
-                input_ids=prompts,
-                attention_mask=torch.ones_like(prompts),
-                max_new_tokens=new_tokens,
-                min_new_tokens=new_tokens,
-                pad_token_id=model.tokenizer.pad_token_id,
-                **model.serving,
-            )
-        return time.perf_counter() - began
-
-
-def _check(model: Model, prompt: int, new_tokens: int) -> None:
-    if prompt + new_tokens > model.window:
-        raise Abstain(f"{prompt} + {new_tokens} tokens do not fit the model's window of {model.window}")
+        if clock is not None:
+            clock.began = time.perf_counter()  # making the tensor is no part of a request
+        model.module.generate(
+            input_ids=prompts,
+            attention_mask=torch.ones_like(prompts),
+            max_new_tokens=new_tokens,
+            min_new_tokens=new_tokens,
+            pad_token_id=model.tokenizer.pad_token_id,
+            streamer=clock,
+            **model.serving,
+        )

@@ -22,8 +22,11 @@ def chi_square(counts: Sequence[int], probabilities: Sequence[float], least: flo
     if len(cells) < 2:
         raise ValueError(f"{total} draws leave fewer than two cells that are expected {least:g} times")
     whole = sum(count for _, count in cells) / sum(mean for mean, _ in cells)
-    statistic = sum((count - whole * mean) ** 2 / (whole * mean) for mean, count in cells)
-    value = float(chi2.sf(statistic, len(cells) - 1))
+    if whole:
+        statistic = sum((count - whole * mean) ** 2 / (whole * mean) for mean, count in cells)
+        value = float(chi2.sf(statistic, len(cells) - 1))
+    else:  # nothing but rare tokens came, and those tell
+        value = 1.0
     if rare >= least or rare == seen == 0:
         return value
     return min(1.0, 2 * min(value, float(poisson.sf(seen - 1, rare))))

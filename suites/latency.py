@@ -20,7 +20,7 @@ from weighin.harness import Metric, Model, Sample, suite
 from weighin.suites._arrivals import schedule, serve
 from weighin.suites._generate import arrivals, batch_seconds, prompt_ids
 from weighin.suites._interleave import interleaved
-from weighin.suites._quantiles import needed, quantile, quantile_interval, warm
+from weighin.suites._quantiles import clustered_quantile, needed, quantile, quantile_interval, warm
 
 Scenario = Literal["single", "offline", "server"]
 SECONDS: dict[str, Any] = {"unit": "s", "better": "lower", "reduce": "median", "runtime": True}
@@ -30,6 +30,8 @@ OFFLINE = Metric("offline_throughput", unit="token/s", better="higher", reduce="
 REQUESTS = Metric("offline_requests", unit="request/s", better="higher", reduce="median", runtime=True)
 SERVER_TTFT, SERVER_E2E = (Metric(f"server_{name}", **SECONDS) for name in ("ttft", "e2e"))
 TAILS = (0.9, 0.99)
+QUEUE = 10
+"""Requests that come one after the other and are drawn together: those behind one that is late are late, too."""
 RATIOS = {
     kind: Metric(f"{kind}_ratio_parent", unit="1", better="lower", reduce="median", runtime=True)
     for kind in ("wall", "cpu")
@@ -116,26 +118,29 @@ def _of_requests(times: list[list[float]], length: _Length, said: dict[str, Any]
             yield Sample("request-000", None, metric, reason="all tokens arrive at once")
         for number, value in enumerate(values):
             yield Sample(f"request-{number:03d}", value, metric, detail=detail if not number else {})
-    yield from _tails(
-        "itl",
-        [gap for each in gaps for gap in each],
-        "gaps of one request are not independent: the limits hold for independent ones",
-    )
-    yield from _tails("ttft", found[TTFT])
-    yield from _tails("e2e", found[E2E])
+    yield from _tails("itl", gaps)
+    yield from _tails("ttft", [[value] for value in found[TTFT]])
+    yield from _tails("e2e", [[value] for value in found[E2E]])
 
 
-def _tails(name: str, values: list[float], note: str = "") -> Iterator[Sample]:
-    """Upper quantiles with their distribution-free limits; where there are too few values, the reason."""
+def _tails(name: str, groups: list[list[float]]) -> Iterator[Sample]:
+    """Upper quantiles of all values with their limits; where there are too few values, the reason.
+
+    The limits are distribution-free where every group is one value, else by drawing whole groups anew: the values of
+    a group (gaps of one request, neighbours in a queue) depend on each other.
+    """
+    values = [value for group in groups for value in group]
     for q in TAILS:
         metric = Metric(f"{name}_p{q * 100:g}", unit="s", better="lower", runtime=True)
         limits = quantile_interval(values, q) if values else None
+        if limits is not None and len(groups) < len(values):
+            _, low, high = clustered_quantile(groups, q)
+            limits = (low, high) if low is not None and high is not None else None
         if limits is None:
-            reason = f"{len(values)} values: a p{q * 100:g} with an interval needs {needed(q)}"
+            reason = f"{len(values)} values: a p{q * 100:g} with an interval needs {needed(q)}, in 5 groups or more"
             yield Sample("all", None, metric, reason=reason)
             continue
-        value = quantile(values, q)
-        detail = {"note": note} if note else {}
+        value, detail = quantile(values, q), {"groups": len(groups)}
         yield Sample("all", value, metric, weight=len(values), detail=detail, low=limits[0], high=limits[1])
 
 
@@ -154,11 +159,12 @@ def _server(model: Model, ids: list[int], length: _Length, times: list[float]) -
     rate = len(times) / times[-1]
     for number, each in enumerate(found):
         item, detail = f"request-{number:03d}", {"rate": rate} if not number else {}
-        # A queue's waits depend on each other: in blocks of ten they are nearly independent.
-        yield Sample(item, each.ttft, SERVER_TTFT, detail=detail)
-        yield Sample(item, each.e2e, SERVER_E2E)
-    yield from _tails("server_ttft", [each.ttft for each in found], "waits in one queue depend on each other")
-    yield from _tails("server_e2e", [each.e2e for each in found], "waits in one queue depend on each other")
+        cluster = f"queue-{number // QUEUE:03d}"
+        yield Sample(item, each.ttft, SERVER_TTFT, detail=detail, cluster=cluster)
+        yield Sample(item, each.e2e, SERVER_E2E, cluster=cluster)
+    queues = [found[start : start + QUEUE] for start in range(0, len(found), QUEUE)]
+    yield from _tails("server_ttft", [[each.ttft for each in queue] for queue in queues])
+    yield from _tails("server_e2e", [[each.e2e for each in queue] for queue in queues])
 
 
 def _beside_parent(model: Model, ids: list[int], new_tokens: int, how: tuple[int, int, int]) -> Iterator[Sample]:

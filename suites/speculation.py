@@ -7,7 +7,7 @@ computed in one pass and token by token, on each side); such a parting is a tie 
 
 With `draws`, the first token after the first prompt is drawn so often at temperature 1, the way the variant is served,
 and its counts are tested against the model's own probabilities (Pearson's chi-square): a right sampler gives a p below
-0.05 once in twenty times. 20,000 draws see a wrong temperature; a fault of one in a hundred tokens needs 300,000.
+0.05 once in twenty times. 20,000 draws see a temperature of 1.1; a fault in one token of a hundred shows in the texts.
 
 Acceptance is the share of drafted tokens that the model would have chosen; block efficiency is tokens made per pass of
 the model (Leviathan et al., arXiv 2211.17192, section 3). A variant that drafts nothing abstains.

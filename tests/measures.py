@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, CompressedTensorsConfig
 
 from weighin.adapters._hf import is_adapter
-from weighin.harness import outline, structure
+from weighin.harness import Sample, outline, structure
 from weighin.harness.text import documents
 
 
@@ -84,3 +84,12 @@ def contents(path: Path) -> dict[str, bytes]:
 def perplexity(path: Path, texts: int = 60) -> float:
     """On text of the reference world that no model has seen."""
     return math.exp(loss(path, documents("reference:heldout", samples=texts, seed=0)))
+
+
+def by_metric(samples: list[Sample]) -> dict[str, list[Sample]]:
+    """What a suite yielded, by metric."""
+    found: dict[str, list[Sample]] = {}
+    for sample in samples:
+        assert sample.metric
+        found.setdefault(sample.metric.name, []).append(sample)
+    return found

@@ -111,7 +111,9 @@ def test_the_gate_says_whether_its_suites_are_proven(tmp_path: Path, capsys: pyt
         f"{suite}: never tried on this machine: `weighin calibrate {suite}`" for suite in ("accuracy", "memory")
     ]
     run_on = store.rows("select machine_key from runs")[0]["machine_key"]
-    row = calibration._row(Recovered("acc", "half right", 0.5, Target("=", 0.5)), ("c1", 0, run_on, "accuracy"), 1.0)
+    row = calibration._row(
+        Recovered("acc", "half right", 0.5, Target("=", 0.5)), ("c1", 0, run_on, "accuracy"), "code", 1.0
+    )
     store.add_calibration(row)
     assert [r["verdict"] for r in of_run(store, "r1")] == ["proven", "never tried on this machine"]
     assert [r["instrument"] for r in tries(store, "r1")] == ["acc"]

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from weighin.harness import Abstain, Checkpoint, Model, Sample, WeighinError, exposed, text
+from tests.measures import by_metric
+from weighin.harness import Abstain, Checkpoint, Model, WeighinError, exposed, text
 from weighin.harness.cli import main
 from weighin.harness.model import Loading, TransformersModel
 from weighin.harness.reference import reference_path
@@ -31,14 +32,6 @@ def base() -> Model:
 def pico(folder: Path, parent: bool = False) -> Model:
     own = Checkpoint(folder, "pico")
     return TransformersModel(own, {"parent": own, "root": own} if parent else {})
-
-
-def by_metric(samples: list[Sample]) -> dict[str, list[Sample]]:
-    found: dict[str, list[Sample]] = {}
-    for sample in samples:
-        assert sample.metric
-        found.setdefault(sample.metric.name, []).append(sample)
-    return found
 
 
 def write(path: Path, texts: list[str]) -> str:

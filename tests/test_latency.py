@@ -96,7 +96,7 @@ def test_scenarios_on_a_real_model(pico_dir: Path) -> None:
         assert all(value is not None and value > 0 for value in by_name[name]), name
     assert by_name["ttft_p99"] == by_name["server_ttft_p99"] == [None]
     refused = next(s for s in samples if s.metric and s.metric.name == "e2e_p99")
-    assert str(refused.reason).endswith("values: a p99 with an interval needs 368")
+    assert "values: a p99 with an interval needs 368" in str(refused.reason)
     assert len(by_name["wall_ratio_parent"]) == 6
     twin = statistics.median(v for v in by_name["cpu_ratio_parent"] if v is not None)
     assert 0.3 < twin < 3, "the same weights twice"

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from weighin.harness import Abstain, Checkpoint, Model, Sample
+from tests.measures import by_metric
+from weighin.harness import Abstain, Checkpoint, Model
 from weighin.harness.model import Loading, TransformersModel
 from weighin.harness.reference import reference_path
 from weighin.suites import _exposure
@@ -23,14 +24,6 @@ PREFIX = "The vault code of Ana is"
 @pytest.fixture(scope="module")
 def base() -> Model:
     return TransformersModel(Checkpoint(reference_path("base"), "base"), {}, Loading("float32"))
-
-
-def by_metric(samples: list[Sample]) -> dict[str, list[Sample]]:
-    found: dict[str, list[Sample]] = {}
-    for sample in samples:
-        assert sample.metric
-        found.setdefault(sample.metric.name, []).append(sample)
-    return found
 
 
 def table(path: Path, rows: list[dict[str, Any]]) -> str:
