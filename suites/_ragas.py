@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from weighin.harness import WeighinError
@@ -66,16 +66,22 @@ def _metrics() -> dict[str, Any]:
 
 
 def semantic(answered: Sequence[Answered], folder: str) -> list[float]:
-    """Cosine of the encoder's mean hidden states of the response and of the nearest reference, one a question.
+    """Cosine of the encoder's vectors of the response and of the nearest reference, one a question."""
+    vector = encoder(folder)
+    return [max(float(vector(one.response) @ vector(each)) for each in one.references) for one in answered]
 
-    `folder` holds a Hugging Face encoder. Raises WeighinError where it cannot be loaded.
+
+def encoder(folder: str) -> Callable[[str], Any]:
+    """What gives a text's vector of length 1, (width,): the mean of the last hidden states of a Hugging Face encoder.
+
+    Raises WeighinError where the encoder cannot be loaded.
     """
     import torch
     from transformers import AutoModel, AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        encoder = AutoModel.from_pretrained(
+        model = AutoModel.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
         ).eval()
     except (OSError, ValueError) as error:
@@ -84,6 +90,6 @@ def semantic(answered: Sequence[Answered], folder: str) -> list[float]:
     def vector(text: str) -> Any:
         batch = tokenizer(text or " ", return_tensors="pt", truncation=True)
         with torch.inference_mode():
-            return torch.nn.functional.normalize(encoder(**batch).last_hidden_state[0].mean(0), dim=0)
+            return torch.nn.functional.normalize(model(**batch).last_hidden_state[0].mean(0), dim=0)
 
-    return [max(float(vector(one.response) @ vector(each)) for each in one.references) for one in answered]
+    return vector

@@ -9,6 +9,7 @@ import pytest
 from weighin.harness import Abstain, Checkpoint, WeighinError
 from weighin.harness.model import TransformersModel
 from weighin.suites import _corpus
+from weighin.suites._judge import Judge, _cause, judged
 from weighin.suites._ragas import Answered, scored, semantic
 from weighin.suites.rag import rag
 
@@ -95,3 +96,26 @@ def test_real_questions_on_real_passages(pico_dir: Path, shared_data: Path) -> N
     near = _corpus.by_words(found.passages, [q.text for q in found.questions], 5)
     hits = sum(q.source in places for q, places in zip(found.questions, near, strict=True)) / len(near)
     assert len(found.passages) == 240 and hits > 0.8
+
+
+def test_a_named_judge_is_asked_and_its_faults_are_reasons(pico_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from weighin.suites._planted_rag import rules
+
+    monkeypatch.setenv("WEIGHIN_JUDGE_KEY", "s3cret")
+    told = Answered("Who?", "Ana", ("Ana",), ["Of Ana."], [])
+    other = Answered("Who?", "Bo", ("Ana",), ["Of Ana."], [])
+    silent = Answered("Who?", "", ("Ana",), ["Of Ana."], [])
+    with rules() as url:
+        found = judged([told, other, silent], Judge(url, "rules"), str(pico_dir))
+        refused = judged([told], Judge(url, "broken"), None)
+    assert [one.value for one in found["faithfulness"]] == [1.0, 0.0, None]
+    assert found["faithfulness"][2].reason == "there is no answer to judge"
+    assert found["answer_relevancy"][0].value is None  # this judge asks no questions, which is no 0
+    (reason,) = [one.reason for one in refused["faithfulness"]]
+    assert reason == "the judge failed: HTTP 400"
+    gone = judged([told], Judge(url, "rules"), None)["faithfulness"][0]
+    assert gone.value is None and gone.reason and "the judge failed" in gone.reason
+    assert _cause(ValueError("Bearer s3cret is wrong")) == "Bearer … is wrong"
+    model = TransformersModel(Checkpoint(pico_dir, "pico"))
+    with pytest.raises(WeighinError, match="judge and judge_model go together"):
+        list(rag(model, limit=1, judge="http://127.0.0.1/v1"))
