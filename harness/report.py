@@ -13,6 +13,7 @@ from weighin.results.compare import Report
 from weighin.results.errors import WeighinError
 from weighin.results.gate import Verdict, exit_code
 from weighin.results.instruments import in_words, of_run
+from weighin.results.lookup import quality
 from weighin.results.pareto import FrontRow, front
 from weighin.results.render import MISSING, interval, quantity
 from weighin.results.store import Store
@@ -37,7 +38,7 @@ def scores(console: Console, store: Store, run: str) -> None:
     rows = store.rows(
         """select suite, metric, unit, better, variant, value, ci_low, ci_high, ci_reason, n, status, reason, source,
                eligible, eligible_reason, position
-           from scores where run_id = ? order by suite, metric = '*', metric, position""",
+           from scores where run_id = ? order by suite, metric = '*', place, metric, position""",
         [run],
     )
     width = max((len(row["variant"]) for row in rows), default=0)
@@ -87,26 +88,15 @@ def _note(row: dict[str, Any]) -> str:
     return "; ".join(notes)
 
 
-def headline(store: Store, run: str) -> str | None:
-    """The metric that stands for quality: the first of the accuracy suite, else any where more is better."""
-    rows = store.rows(
-        """select s.suite || '.' || s.metric as name, min(s.suite <> 'accuracy') as other
-           from scores s where s.run_id = ? and s.better = 'higher' and s.value is not null and not s.runtime
-           group by s.suite, s.metric order by bool_and(s.suite <> 'accuracy'), s.suite, s.metric""",
-        [run],
-    )
-    return str(rows[0]["name"]) if rows else None
-
-
 def fronts(console: Console, store: Store, run: str) -> None:
     """Who is on the Pareto front of quality against each cost that was measured, and who stays out and why."""
-    quality = headline(store, run)
-    for cost in COSTS if quality else ():
+    best = quality(store.rows("select * from scores where run_id = ?", [run]))
+    for cost in COSTS if best else ():
         try:
-            rows = front(store, cost, str(quality), run)
+            rows = front(store, cost, str(best), run)
         except WeighinError:
             continue
-        _front(console, rows, cost, str(quality))
+        _front(console, rows, cost, str(best))
 
 
 def _front(console: Console, rows: Sequence[FrontRow], cost: str, quality: str) -> None:

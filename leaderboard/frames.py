@@ -7,6 +7,7 @@ from typing import Any
 
 from weighin.results.errors import WeighinError
 from weighin.results.gate import Rule, Verdict, judge
+from weighin.results.lookup import quality
 from weighin.results.render import quantity
 from weighin.results.store import Store
 
@@ -82,7 +83,7 @@ def read_board(store: Store, run: Row) -> Board:
     with store.snapshot() as held:
         return Board(
             run,
-            held.rows("select * from scores where run_id = ? order by suite, metric, position", key),
+            held.rows("select * from scores where run_id = ? order by suite, place, metric, position", key),
             held.rows("select * from variant_cards where run_id = ? order by position", key),
             held.rows("select label as variant, suite, status from cells where run_id = ? order by suite", key),
         )
@@ -110,13 +111,13 @@ def run_sentence(board: Board) -> str:
 
 
 def measures(board: Board) -> list[Measure]:
-    """Every metric that some variant has, the suite of the headline first."""
-    found = {
+    """Every metric that some variant has, each suite's in its own order, the suite of the headline first."""
+    found = dict.fromkeys(
         Measure(row["suite"], row["metric"], row["unit"] or "1", row["better"])
         for row in board.scores
         if row["metric"] != ALL
-    }
-    return sorted(found, key=lambda m: (m.suite != "accuracy", m.suite, m.metric, m.unit))
+    )
+    return sorted(found, key=lambda m: (m.suite != "accuracy", m.suite))
 
 
 def headlines(known: Sequence[Measure]) -> list[Measure]:
@@ -139,12 +140,11 @@ def axes(board: Board) -> tuple[list[Measure], Measure | None, Measure | None]:
     for m in known:
         directions.setdefault(m.name, set()).add(m.better)
     known = [m for m in known if len(directions[m.name]) == 1]
-    runtime = {(row["suite"], row["metric"]) for row in board.scores if row["runtime"]}
-    still = [m for m in known if (m.suite, m.metric) not in runtime]
-    quality = next((m for m in [*still, *known] if m.better == "higher"), None)
+    best = quality(board.scores)
+    most = next((m for m in known if m.name == best), next((m for m in known if m.better == "higher"), None))
     costs = [m for m in known if m.better == "lower"]
     cost = next((m for m in costs if m.name == "memory.disk"), next(iter(costs), None))
-    return known, cost, quality
+    return known, cost, most
 
 
 def verdicts(store: Store, run: Row) -> list[Verdict]:

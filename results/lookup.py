@@ -116,6 +116,17 @@ def matching(metric: str, known: Iterable[str]) -> list[str]:
     return [metric] if metric in names else sorted(name for name in names if name.endswith("/" + metric))
 
 
+def quality(rows: Iterable[dict[str, Any]]) -> str | None:
+    """The metric that stands for quality among score rows, SUITE.METRIC: accuracy's first where more is better, else
+    another suite's; none that depends on the runtime."""
+    found = [
+        (row["suite"] != "accuracy", row["suite"], row["place"], row["metric"])
+        for row in rows
+        if row["better"] == "higher" and row["value"] is not None and not row["runtime"] and row["beside"] is None
+    ]
+    return ".".join(min(found)[1::2]) if found else None
+
+
 def one_metric(name: str, rows: Iterable[dict[str, Any]]) -> tuple[str, str]:
     """The suite and the one metric that `name` means among score rows; raises where it is none or several."""
     suite, metric = split_metric(name)

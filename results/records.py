@@ -13,6 +13,9 @@ Reduce = Literal["mean", "exp_mean", "median", "sum", "max"]
 Source = Literal["measured", "counter", "modelled"]
 """`counter`: read from a hardware counter. `modelled`: derived from an assumption such as a TDP."""
 
+Kin = Literal["parent", "root"]
+"""A relative of a variant: the checkpoint it was made of, or the base at the start of its chain."""
+
 Status = Literal["ok", "abstained", "failed"]
 
 
@@ -23,6 +26,10 @@ class Metric:
     `runtime` marks a figure of the runtime rather than of the weights (latency, resident memory, energy): where
     the runtime only simulates a format, such a figure says nothing about it and enters no front and no gate.
     `signed` marks a mean that may lie below 0 (a drop, a gap), even where all its values happen to be 0 and 1.
+    `beside` names the relative that the figure compares with within its own evaluation (a ratio of latencies taken in
+    turns, a divergence), and `neutral` is its value where nothing changed.
+
+    The first metric that a suite names leads: it stands for the suite where there is room for one.
     """
 
     name: str
@@ -31,6 +38,8 @@ class Metric:
     reduce: Reduce = "mean"
     runtime: bool = False
     signed: bool = False
+    beside: Kin | None = None
+    neutral: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -229,8 +229,11 @@ class Store:
             con.execute(_INSERT[EvaluationRow], _values(evaluation))
             if metrics:
                 key = evaluation.evaluation_id
-                rows = [(key, m.name, m.unit, m.better, m.reduce, m.runtime, m.signed) for m in metrics]
-                con.executemany("insert into metrics values (?, ?, ?, ?, ?, ?, ?)", rows)
+                rows = [
+                    (key, m.name, m.unit, m.better, m.reduce, m.runtime, m.signed, place, m.beside, m.neutral)
+                    for place, m in enumerate(metrics)
+                ]
+                con.executemany(f"insert into metrics values ({', '.join('?' * 10)})", rows)
             if len(frame):
                 con.register("incoming", frame)
                 con.execute("insert into samples by name select * from incoming")

@@ -67,7 +67,7 @@ counted as (
 ),
 reduced as (
     select
-        m.evaluation_id, m.metric, m.unit, m.better, m.reduce, m.runtime,
+        m.evaluation_id, m.metric, m.unit, m.better, m.reduce, m.runtime, m.place, m.beside, m.neutral,
         if(c.own_low is null, coalesce(c.n, 0), c.total_weight::bigint) as n,
         coalesce(c.unscored, 0) as unscored,
         coalesce(c.clusters, 0) as clusters,
@@ -186,7 +186,7 @@ scaled as (
     from bounds
 )
 select
-    evaluation_id, metric, unit, better, reduce, runtime, n, unscored, clusters,
+    evaluation_id, metric, unit, better, reduce, runtime, place, beside, neutral, n, unscored, clusters,
     case when isfinite(value) then value end as value,
     case when known then ci_lower end as ci_low,
     case when known then ci_upper end as ci_high,
@@ -228,6 +228,7 @@ select
     j.run_id, j.variant, j.position, j.variant_key, j.suite,
     coalesce(j.metric, '*') as metric,
     j.unit, coalesce(j.better, 'none') as better, j.reduce, coalesce(j.runtime, false) as runtime,
+    coalesce(j.place, 0) as place, j.beside, j.neutral,
     coalesce(j.n, 0) as n, coalesce(j.unscored, 0) as unscored, coalesce(j.clusters, 0) as clusters,
     j.value, j.ci_low, j.ci_high,
     coalesce(j.ci_reason, case when j.metric is null then 'no value' end) as ci_reason, j.ci_method,

@@ -52,13 +52,13 @@ def _reads(params: Mapping[str, Any]) -> list[Path]:
 
 
 @suite(
+    GAP,
     *AUROC.values(),
     *TPR.values(),
     BLIND,
     *OVERLAP.values(),
     LONGEST,
     ORDER,
-    GAP,
     needs=("torch", "sklearn"),
     reads=_reads,
     example={"samples": 12, "max_length": 64, "permutations": 2, "shard": 2},

@@ -23,13 +23,13 @@ from weighin.suites._quantiles import clustered_quantile
 
 Kin = Literal["parent", "root"]
 KINS: tuple[Kin, ...] = ("parent", "root")
-KL = {kin: Metric(f"kl_{kin}", unit="nat/token", better="lower") for kin in KINS}
-KL99 = {kin: Metric(f"kl_p99_{kin}", unit="nat/token", better="lower") for kin in KINS}
-TOP1 = {kin: Metric(f"top1_{kin}", unit="1", better="higher") for kin in KINS}
-LNPPL = {kin: Metric(f"ln_ppl_ratio_{kin}", unit="nat/token", better="lower") for kin in KINS}
-FLIPS = {kin: Metric(f"flips_{kin}", unit="1", better="lower") for kin in KINS}
-LOST = {kin: Metric(f"lost_{kin}", unit="1", better="lower") for kin in KINS}
-WON = {kin: Metric(f"won_{kin}", unit="1", better="higher") for kin in KINS}
+KL = {kin: Metric(f"kl_{kin}", unit="nat/token", better="lower", beside=kin) for kin in KINS}
+KL99 = {kin: Metric(f"kl_p99_{kin}", unit="nat/token", better="lower", beside=kin) for kin in KINS}
+TOP1 = {kin: Metric(f"top1_{kin}", unit="1", better="higher", beside=kin, neutral=1.0) for kin in KINS}
+LNPPL = {kin: Metric(f"ln_ppl_ratio_{kin}", unit="nat/token", better="lower", beside=kin) for kin in KINS}
+FLIPS = {kin: Metric(f"flips_{kin}", unit="1", better="lower", beside=kin) for kin in KINS}
+LOST = {kin: Metric(f"lost_{kin}", unit="1", better="lower", beside=kin) for kin in KINS}
+WON = {kin: Metric(f"won_{kin}", unit="1", better="higher", beside=kin) for kin in KINS}
 ALL = (KL, KL99, TOP1, LNPPL, FLIPS, LOST, WON)
 
 

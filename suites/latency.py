@@ -33,7 +33,9 @@ TAILS = (0.9, 0.99)
 QUEUE = 10
 """Requests that come one after the other and are drawn together: those behind one that is late are late, too."""
 RATIOS = {
-    kind: Metric(f"{kind}_ratio_parent", unit="1", better="lower", reduce="median", runtime=True)
+    kind: Metric(
+        f"{kind}_ratio_parent", unit="1", better="lower", reduce="median", runtime=True, beside="parent", neutral=1.0
+    )
     for kind in ("wall", "cpu")
 }
 FORMULAE = {

@@ -21,7 +21,7 @@ from weighin.suites._exposure import Ranked, digits_of, draws_to_extract, ranked
 from weighin.suites._extraction import Taken, extract
 
 EXPOSURE = Metric("exposure", unit="bit", better="lower")
-EXPOSURE_CHANGE = Metric("exposure_change", unit="bit", better="lower")
+EXPOSURE_CHANGE = Metric("exposure_change", unit="bit", better="lower", beside="parent")
 LEAKED = Metric("leaked", unit="1", better="lower")
 LEAKED_PARENT = Metric("leaked_parent", unit="1", better="none")
 EXTRACTED = Metric("extracted", unit="1", better="lower")

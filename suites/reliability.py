@@ -35,9 +35,9 @@ def _reads(params: Mapping[str, Any]) -> list[Path]:
 
 
 @suite(
+    INFORMED,
     UNKNOWN,
     KNOWN,
-    INFORMED,
     needs=("lm_eval", "datasets", "torch"),
     reads=_reads,
     example={"limit": 24, "drawn_questions": 2, "draws": 2, "max_new_tokens": 4},

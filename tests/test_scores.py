@@ -32,9 +32,9 @@ class Lab:
     def score(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """The one score of an evaluation of these samples."""
         (metric,), incoming = sample_frame("e", samples)
-        row = ["e", metric.name, metric.unit, metric.better, metric.reduce, metric.runtime, metric.signed]
+        row = ["e", metric.name, metric.unit, metric.better, metric.reduce, metric.runtime, metric.signed, 0, None, 0.0]
         self.con.execute("delete from samples; delete from metrics;")
-        self.con.execute("insert into metrics values (?, ?, ?, ?, ?, ?, ?)", row)
+        self.con.execute("insert into metrics values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
         self.con.register("incoming", incoming)
         self.con.execute("insert into samples select * from incoming")
         cursor = self.con.execute("from reckon(null)")
