@@ -54,9 +54,7 @@ def _working_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
     run = verbs.add_parser("run", help="make what is missing, measure what is not held, show the scores")
     run.add_argument("spec", nargs="?", default="default", metavar="SPEC", help="a YAML file or a packaged spec")
     run.add_argument("--again", action="append", default=[], metavar="SUITE", help="measure SUITE anew although held")
-    gate = verbs.add_parser("gate", help="judge a spec's rules on the latest run that weighed it")
-    gate.add_argument("spec", nargs="?", default="default", metavar="SPEC")
-    gate.add_argument("--run", metavar="RUN", help="default: the latest run of this spec")
+    _gate_verb(verbs)
     calibrate = verbs.add_parser("calibrate", help="try every instrument on planted truth on this machine")
     calibrate.add_argument("suites", nargs="*", metavar="SUITE", help="default: every suite")
     calibrate.add_argument("--fast", action="store_true", help="leave out what takes minutes")
@@ -70,6 +68,20 @@ def _working_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
     build.add_argument(
         "--calibration", action="store_true", help="only the model that `calibrate` tries membership tests on, kept"
     )
+
+
+def _gate_verb(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    gate = verbs.add_parser("gate", help="judge a spec's rules on the latest run that weighed it")
+    gate.add_argument("spec", nargs="?", default="default", metavar="SPEC")
+    gate.add_argument("--run", metavar="RUN", help="default: the latest run of this spec")
+    gate.add_argument(
+        "--against",
+        metavar="WHAT",
+        help="a run, a variant, or last-green: the newest run that passed (default: rules')",
+    )
+    gate.add_argument("--waive", action="append", default=[], metavar="FIELD", help="judge although FIELD differs")
+    gate.add_argument("--format", choices=["table", "json", "junit", "markdown"], default="table")
+    gate.add_argument("--out", metavar="FILE", help="write the format there (-: standard output) beside the table")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

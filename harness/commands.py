@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from weighin.harness import lineage, registry, report
 from weighin.harness.catalogue import allowed
-from weighin.harness.spec import packaged, read_spec
+from weighin.harness.spec import Spec, packaged, read_spec
 from weighin.results.errors import WeighinError
 from weighin.results.store import Store
 
@@ -128,30 +128,27 @@ def plan(args: Args) -> int:
 
 def run(args: Args) -> int:
     """Make, measure, keep, show. 0 when all went well, 4 when a stage or a suite failed."""
-    from weighin.harness import worker
-    from weighin.harness.plan import make_plan
-    from weighin.harness.progress import Display
-    from weighin.harness.run import job_names, weigh
-    from weighin.results.gate import judge
+    from weighin.harness.gating import judged
+    from weighin.harness.looks import looks
+    from weighin.results.sequential import decided
 
-    console = Console()
-    spec = read_spec(args.spec)
-    store = Store(args.store)
+    console, store, spec = Console(), Store(args.store), read_spec(args.spec)
     for suite in args.again:
         if suite not in spec.suites:
             raise WeighinError(f"--again: no suite {suite!r} in this spec. {registry.suggest(suite, spec.suites)}")
-    found = make_plan(spec, store, again=args.again)
-    assert found is not None, "a plan that may download always has its base"
-    jobs = job_names(found)
-    if jobs:
-        worker.warm_up(found.needs())
-    with Display(console, jobs, store.costs()) as display:
-        run_id, ok = weigh(found, store, display)
+    each = looks(spec)
+    for place, at in enumerate(each, 1):
+        run_id, ok = _weigh(console, store, at, args.again)
+        found = judged(store, at, at.gate, (run_id, None)) if at.gate else []
+        gating = [verdict.outcome for verdict in found if verdict.rule.role == "gate"]
+        if place == len(each) or not ok or decided(gating):
+            break
+        console.print(f"Look {place} of {len(each)}, {at.looks[place - 1]} items: not decided, so more are asked.")
     report.scores(console, store, run_id)
     report.fronts(console, store, run_id)
-    if spec.gate:
-        console.print("\n[bold]gate[/]")
-        report.verdicts(console, judge(store, spec.gate, run_id))
+    if found:
+        console.print("\n[bold]gate[/]" + (f" at look {place} of {len(each)}" if len(each) > 1 else ""))
+        report.verdicts(console, found)
     failed = "" if ok else "  Some cells failed; their rows say why, `weighin run` tries them again."
     console.print(
         f"\nRun {run_id} is in {escape(str(store.path))}.{failed}\nOpen the page with: weighin board", highlight=False
@@ -159,36 +156,34 @@ def run(args: Args) -> int:
     return 0 if ok else 4
 
 
+def _weigh(console: Console, store: Store, spec: Spec, again: list[str]) -> tuple[str, bool]:
+    """One run of a spec: its id, and whether all went well."""
+    from weighin.harness import worker
+    from weighin.harness.plan import make_plan
+    from weighin.harness.progress import Display
+    from weighin.harness.run import job_names, weigh
+
+    found = make_plan(spec, store, again=again)
+    assert found is not None, "a plan that may download always has its base"
+    jobs = job_names(found)
+    if jobs:
+        worker.warm_up(found.needs())
+    with Display(console, jobs, store.costs()) as display:
+        return weigh(found, store, display)
+
+
 def gate(args: Args) -> int:
     """Judge the rules: 0 every one passes, 1 one fails, 3 undecided."""
-    from weighin.results.gate import exit_code, judge
+    from weighin.harness.gating import gate as judged
 
-    console = Console()
-    spec = read_spec(args.spec)
-    if not spec.gate:
-        raise WeighinError(
-            f"{args.spec}: has no `gate:`; a rule reads {{metric: SUITE.METRIC, variant: LABEL, margin: 0.02}}"
-        )
-    store = Store(args.store)
-    rows = store.rows(
-        "select run_id from runs where spec_name = ? order by started_at desc, run_id desc limit 1", [spec.name]
-    )
-    if args.run is None and not rows:
-        raise WeighinError(f"{args.store}: no run of {args.spec} yet; run `weighin run {args.spec}` first")
-    run = args.run or rows[0]["run_id"]
-    found = judge(store, spec.gate, run)
-    report.verdicts(console, found)
-    report.instruments(console, store, run, {verdict.metric.partition(".")[0] for verdict in found})
-    return exit_code(found)
+    return judged(args)
 
 
 def compare(args: Args) -> int:
     """Paired differences; 2 where nothing could be compared."""
-    from weighin.results.compare import compare as paired
+    from weighin.harness.gating import compare as paired
 
-    found = paired(Store(args.store), args.a, args.b, run=args.run, waive=args.waive)
-    report.comparison(Console(), found)
-    return 0 if found.comparisons else 2
+    return paired(args)
 
 
 def export(args: Args) -> int:

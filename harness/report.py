@@ -115,7 +115,7 @@ def verdicts(console: Console, found: Sequence[Verdict]) -> None:
     for verdict in found:
         rule = verdict.rule
         role = " (watch)" if rule.role == "watch" else ""
-        told = f"{verdict.metric}: {rule.variant} against {rule.against}, margin {rule.margin:g}{role}"
+        told = f"{verdict.metric}: {rule}{role}"
         made.add_row(OUTCOMES[verdict.outcome], escape(told), escape(verdict.why))
     console.print(made)
     console.print(RELEASE[exit_code(found)])
@@ -133,16 +133,18 @@ def comparison(console: Console, found: Report) -> None:
     """Paired differences of two variants, then what could not be compared and why."""
     for note in found.notes:
         console.print(f"[yellow]Note:[/] {escape(note)}")
-    made = table("metric", found.a.name, found.b.name, "drop [95 % interval]", "flips", "p", "n")
+    made = table("metric", found.a.name, found.b.name, "drop [95 % interval]", "seen from", "flips", "p", "n")
     for row in found.comparisons:
         flips = MISSING if row.flips_worse is None else f"−{row.flips_worse} +{row.flips_better}"
         unit = "1" if row.scale == "log" else row.unit
         drop = interval(row.drop, row.low, row.high, unit) + (" (ln ratio)" if row.scale == "log" else "")
         p = MISSING if row.p_two_sided is None else f"{row.p_two_sided:.2g}"
         values = quantity(row.value_a, row.unit), quantity(row.value_b, row.unit)
-        made.add_row(escape(f"{row.suite}.{row.metric}"), *values, escape(drop), flips, p, str(row.n))
+        seen = quantity(row.mde, unit)
+        made.add_row(escape(row.name), *values, escape(drop), seen, flips, p, str(row.n))
     console.print(made)
     console.print("[dim]A positive drop means that the second is worse; flips: right to wrong, wrong to right.[/]")
+    console.print("[dim]Seen from: the least drop that these items would show with 80 % power.[/]")
     for refusal in found.refusals:
         console.print(f"[yellow]not compared[/] {escape(f'{refusal.suite}.{refusal.metric}: {refusal.reason}')}")
 

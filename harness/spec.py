@@ -10,8 +10,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from weighin.harness import registry
+from weighin.harness.spec_gate import GateText, checked_rules
 from weighin.results.errors import WeighinError
-from weighin.results.gate import Rule
+from weighin.results.rules import Rule
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -34,18 +35,6 @@ class Base(BaseModel):
     """Dangers taken knowingly: weights that need pickle, code that comes with the model."""
 
 
-class _Rule(BaseModel):
-    """A gate rule as it stands in the file; `results.gate.Rule` says what it means."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    metric: str
-    variant: str
-    against: str = "base"
-    margin: Annotated[float, Field(ge=0)] = 0.0
-    role: Literal["gate", "watch"] = "gate"
-
-
 @dataclass(frozen=True)
 class Step:
     """A stage and its full parameters, defaults included."""
@@ -64,13 +53,18 @@ class _Document(BaseModel):
     base: Base
     variants: dict[str, list[str | dict[str, Any]]] = {}
     suites: dict[str, dict[str, Any] | None] = Field(min_length=1)
-    gate: list[_Rule] = []
+    gate: GateText = GateText()
     seed: Annotated[int, Field(ge=0)] = 0
 
     @field_validator("base", mode="before")
     @classmethod
     def _shorthand(cls, value: Any) -> Any:
         return {"model": value} if isinstance(value, str) else value
+
+    @field_validator("gate", mode="before")
+    @classmethod
+    def _rules_only(cls, value: Any) -> Any:
+        return {"rules": value} if isinstance(value, list) else value
 
     @field_validator("variants", mode="before")
     @classmethod
@@ -94,6 +88,7 @@ class Spec:
     roots: Mapping[str, str]
     suites: Mapping[str, Mapping[str, Any]]
     gate: tuple[Rule, ...]
+    looks: tuple[int, ...]
     seed: int
 
 
@@ -147,10 +142,11 @@ def parse_spec(document: Mapping[str, Any], name: str = "spec") -> Spec:
         name: _params("suite", name, params or {}, f"suites.{name}", parsed.seed, faults)
         for name, params in parsed.suites.items()
     }
-    rules = [_rule(rule, f"gate[{index}]", chains, suites, faults) for index, rule in enumerate(parsed.gate)]
+    rules = list(checked_rules(parsed.gate, chains, suites, faults))
     if faults:
         raise SpecError("\n".join(faults))
-    return Spec(name, dict(document), parsed.base, chains, roots, suites, tuple(r for r in rules if r), parsed.seed)
+    looks = tuple(parsed.gate.looks)
+    return Spec(name, dict(document), parsed.base, chains, roots, suites, tuple(rules), looks, parsed.seed)
 
 
 def _chains(parsed: _Document, faults: list[str]) -> tuple[dict[str, tuple[Step, ...]], dict[str, str]]:
@@ -246,23 +242,6 @@ def _params(
     return checked
 
 
-def _rule(
-    rule: _Rule, where: str, chains: Mapping[str, Any], suites: Mapping[str, Any], faults: list[str]
-) -> Rule | None:
-    before = len(faults)
-    for field, label in (("variant", rule.variant), ("against", rule.against)):
-        if label not in chains:
-            faults.append(f"{where}.{field}: no variant {label!r}. {registry.suggest(label, chains)}")
-    suite = rule.metric.split(".", 1)[0]
-    if suite not in suites:
-        faults.append(f"{where}.metric: no suite {suite!r} in this spec. {registry.suggest(suite, suites)}")
-    try:
-        return Rule(**rule.model_dump()) if len(faults) == before else None
-    except WeighinError as error:
-        faults.append(f"{where}: {error}")
-        return None
-
-
 def _faults(error: ValidationError, where: str, allowed: tuple[str, ...] = ()) -> Iterator[str]:
     """pydantic's errors as lines of `path: what is wrong (got value)`; union branches of one fault are one line."""
     said: set[str] = set()
@@ -273,6 +252,7 @@ def _faults(error: ValidationError, where: str, allowed: tuple[str, ...] = ()) -
                 path += f"[{part}]"
             elif part not in ("str", "dict[str,any]", "function-before[_shorthand()]"):
                 path += f".{part}" if path else str(part)
+        path = path.replace("gate.rules[", "gate[")  # a list of rules is the usual form
         if path in said:
             continue
         said.add(path)

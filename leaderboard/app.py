@@ -232,8 +232,7 @@ def _verdict(verdict: Verdict) -> None:
     left, right = st.columns([1, 6])
     left.badge(word, icon=icon, color=colour)  # pyright: ignore[reportArgumentType]
     watch = ", watched only" if rule.role == "watch" else ""
-    sides = f"{frames.short(rule.variant)} against {frames.short(rule.against)}"
-    told = f"{frames.short(verdict.metric)}: {sides}, margin {rule.margin:g}{watch}"
+    told = f"{frames.short(verdict.metric)}: {frames.short(str(rule), 200)}{watch}"
     right.text(f"{told}\n{frames.short(verdict.why, 500)}")
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from weighin.results.errors import WeighinError
-from weighin.results.gate import Rule, Verdict, judge
+from weighin.results.gate import Bench, Rule, Verdict, judge
 from weighin.results.lookup import quality
 from weighin.results.render import quantity
+from weighin.results.sequential import look_alpha
 from weighin.results.store import Store
 
 Row = dict[str, Any]
@@ -149,9 +150,10 @@ def axes(board: Board) -> tuple[list[Measure], Measure | None, Measure | None]:
 
 def verdicts(store: Store, run: Row) -> list[Verdict]:
     """What the gate rules of the run's own spec come to on it; none where it has no rules. Raises `WeighinError`."""
-    rules = run["spec"].get("gate") or [] if isinstance(run["spec"], dict) else []
+    gate = run["spec"].get("gate") or [] if isinstance(run["spec"], dict) else []
+    rules, looks = (gate.get("rules", []), gate.get("looks", [])) if isinstance(gate, dict) else (gate, [])
     try:
         wanted = [Rule(**rule) for rule in rules]
     except (TypeError, AttributeError) as error:
         raise WeighinError("the spec of this run has gate rules that this Weighin cannot read") from error
-    return judge(store, wanted, run["run_id"])
+    return judge(store, wanted, run["run_id"], Bench(alpha=look_alpha(looks)))

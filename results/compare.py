@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from weighin.results.difference import Comparison, measure
 from weighin.results.lookup import Side, side
-from weighin.results.pairs import Refusal, pair
+from weighin.results.pairs import Pairs, Refusal, pair
 from weighin.results.store import Store
 
-__all__ = ["Comparison", "Refusal", "Report", "compare", "compare_metric", "metrics_of", "missing"]
+__all__ = ["Comparison", "Refusal", "Report", "compare", "compare_metric", "metrics_of", "missing", "pair_sides"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def missing(who: Side, suite: str) -> str | None:
     return None
 
 
-def metrics_of(store: Store, sides: tuple[Side, Side], suite: str) -> list[str]:
+def metrics_of(store: Store, sides: tuple[Side, ...], suite: str) -> list[str]:
     """The metrics that either side has of `suite`, in order of name."""
     ids = [cell.evaluation_id for who in sides if (cell := who.cells.get(suite)) and cell.evaluation_id]
     rows = store.rows(
@@ -80,7 +80,14 @@ def compare_metric(
     store: Store, first: Side, second: Side, metric: tuple[str, str], waive: Collection[str] = ()
 ) -> Comparison | Refusal:
     """Compare one `(suite, metric)` that both sides measured; see `missing` for where one did not."""
+    pairs = pair_sides(store, first, second, metric, waive)
+    return pairs if isinstance(pairs, Refusal) else measure(pairs)
+
+
+def pair_sides(
+    store: Store, first: Side, second: Side, metric: tuple[str, str], waive: Collection[str] = ()
+) -> Pairs | Refusal:
+    """The items of one `(suite, metric)` that both sides measured, joined."""
     suite, name = metric
     ids = [str(who.cells[suite].evaluation_id) for who in (first, second)]
-    pairs = pair(store, suite, name, (ids[0], ids[1]), waive)
-    return pairs if isinstance(pairs, Refusal) else measure(pairs)
+    return pair(store, suite, name, (ids[0], ids[1]), waive)

@@ -31,9 +31,11 @@ class Comparison:
     """One metric of two variants, over the items measured on both.
 
     `drop` is in the metric's unit (log ratio where `scale` is `log`), positive where the second is worse; `low` and
-    `high` are its 95 % limits, `upper` the one-sided 95 % limit that a gate asks. `flips_worse` and `flips_better`
-    count binary items that changed (b and c of McNemar's table). `p_worse` is one-sided. `mde` is the least drop
-    seen with 80 % power. Where `caveat` is not None the figures carry no verdict, and it says why.
+    `high` are its 95 % limits, `upper` the one-sided limit that a gate asks, of 95 % unless it looks more than once.
+    `flips_worse` and `flips_better` count binary items that changed (b and c of McNemar's table). `p_worse` is
+    one-sided. `mde` is the least drop seen with 80 % power. Where `caveat` is not None the figures carry no verdict,
+    and it says why. `within` says whether the drop is shown to be below a margin that is a share of the first one's
+    value. `waived` names fields of the protocol that differ and were allowed to.
     """
 
     suite: str
@@ -58,14 +60,19 @@ class Comparison:
     mde: float | None = None
     design_effect: float = 1.0
     caveat: str | None = None
+    within: bool | None = None
+    waived: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         return f"{self.suite}.{self.metric}"
 
 
-def measure(pairs: Pairs) -> Comparison:
-    """The drop with its limits, flips and p-values, or with the caveat that says why it has none."""
+def measure(pairs: Pairs, level: float = 0.95) -> Comparison:
+    """The drop with its limits, flips and p-values, or with the caveat that says why it has none.
+
+    `level` is that of the one-sided limit `upper`.
+    """
     score = pairs.score_a
     reduce = str(score["reduce"])
     sign = -1.0 if score["better"] == "lower" else 1.0
@@ -82,6 +89,7 @@ def measure(pairs: Pairs) -> Comparison:
         n=len(pairs.a),
         clusters=len(set(pairs.clusters)),
         unmatched=pairs.unmatched,
+        waived=pairs.waived,
         caveat=_caveat(pairs),
     )
     if plain.caveat is not None:
@@ -90,11 +98,11 @@ def measure(pairs: Pairs) -> Comparison:
         return dataclasses.replace(plain, method="counted", low=plain.drop, high=plain.drop, upper=plain.drop)
     d = sign * (pairs.a - pairs.b)
     if _shares(pairs):
-        return _binary(plain, d, pairs)
+        return _binary(plain, d, pairs, level)
     if reduce == "exp_mean":
         log_drop = float(np.average(d, weights=pairs.weights))
         plain = dataclasses.replace(plain, scale="log", drop=log_drop)
-    return _continuous(plain, d, pairs)
+    return _continuous(plain, d, pairs, level)
 
 
 def _reduced(values: Floats, weights: Floats, reduce: str) -> float:
@@ -139,7 +147,7 @@ def _shares(pairs: Pairs) -> bool:
     return bool(np.isin(np.concatenate([pairs.a, pairs.b]), (0, 1)).all() and (pairs.weights == 1).all())
 
 
-def _binary(plain: Comparison, d: Floats, pairs: Pairs) -> Comparison:
+def _binary(plain: Comparison, d: Floats, pairs: Pairs, level: float) -> Comparison:
     """Tango's score limits and the mid-p McNemar test; with clusters both allow for them.
 
     The score statistic is divided by the root of the design effect and held against Student's t with one less than
@@ -148,12 +156,12 @@ def _binary(plain: Comparison, d: Floats, pairs: Pairs) -> Comparison:
     """
     n, b, c = len(d), int((d > 0).sum()), int((d < 0).sum())
     if not pairs.clustered:
-        effect, one_sided, two_sided = 1.0, normal(0.95), normal(0.975)
+        effect, one_sided, two_sided = 1.0, normal(level), normal(0.975)
         p_worse, p_both = mcnemar_midp(b, c), mcnemar_midp(b, c, "two-sided")
     else:
         effect = design_effect(d, pairs.clusters)
         df = plain.clusters - 1
-        one_sided, two_sided = (student(p, df) * math.sqrt(effect) for p in (0.95, 0.975))
+        one_sided, two_sided = (student(p, df) * math.sqrt(effect) for p in (level, 0.975))
         _, code = np.unique(pairs.clusters, return_inverse=True)
         sums = [round(s) for s in np.bincount(code.ravel(), weights=d)]
         p_worse, p_both = sign_flip_midp(sums), sign_flip_midp(sums, "two-sided")
@@ -163,7 +171,7 @@ def _binary(plain: Comparison, d: Floats, pairs: Pairs) -> Comparison:
     if pairs.clustered and plain.clusters < FEW_CLUSTERS:
         robust = clustered_mean(d, pairs.clusters)
         limits = robust.interval() or (low, high)
-        low, high, upper = min(low, limits[0]), max(high, limits[1]), max(upper, robust.upper() or upper)
+        low, high, upper = min(low, limits[0]), max(high, limits[1]), max(upper, robust.upper(level) or upper)
     return dataclasses.replace(
         plain,
         method="Tango" if not pairs.clustered else "Tango, clustered",
@@ -179,7 +187,7 @@ def _binary(plain: Comparison, d: Floats, pairs: Pairs) -> Comparison:
     )
 
 
-def _continuous(plain: Comparison, d: Floats, pairs: Pairs) -> Comparison:
+def _continuous(plain: Comparison, d: Floats, pairs: Pairs, level: float) -> Comparison:
     """Paired Student limits, robust to clusters; on the log scale for `exp_mean`."""
     clusters = pairs.clusters if pairs.clustered else None
     mean = clustered_mean(d, clusters, pairs.weights)
@@ -191,7 +199,7 @@ def _continuous(plain: Comparison, d: Floats, pairs: Pairs) -> Comparison:
         method="paired t" if clusters is None else "paired t, clustered",
         low=limits[0],
         high=limits[1],
-        upper=mean.upper(),
+        upper=mean.upper(level),
         p_worse=worse,
         p_two_sided=min(1.0, 2 * min(worse, 1 - worse)) if mean.se else worse,
         mde=mde(mean.se**2, 1.0),

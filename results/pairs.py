@@ -26,7 +26,10 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Items measured on both sides; `score_a` and `score_b` are the metric's rows of the view `evaluation_scores`."""
+    """Items measured on both sides; `score_a` and `score_b` are the metric's rows of the view `evaluation_scores`.
+
+    `waived` names what differs and was allowed to.
+    """
 
     suite: str
     metric: str
@@ -37,6 +40,7 @@ class Pairs:
     unmatched: int
     score_a: Mapping[str, Any]
     score_b: Mapping[str, Any]
+    waived: tuple[str, ...] = ()
 
     @property
     def clustered(self) -> bool:
@@ -67,7 +71,9 @@ def pair(store: Store, suite: str, metric: str, ids: tuple[str, str], waive: Col
     if not both:
         return Refusal(suite, metric, "no item was measured on both sides")
     a, b, weights = (np.array([row[k] for row in both], dtype=np.float64) for k in ("a", "b", "weight_a"))
-    return Pairs(suite, metric, a, b, weights, [r["cluster"] for r in both], unmatched, scores[0], scores[1])
+    clusters = [row["cluster"] for row in both]
+    let = (*unlike, UNMATCHED) if unmatched else tuple(unlike)
+    return Pairs(suite, metric, a, b, weights, clusters, unmatched, scores[0], scores[1], let)
 
 
 def _scores(store: Store, metric: str, ids: tuple[str, str]) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """The rows a writer hands to the store, one frozen dataclass a table; the field names are the columns' names."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -121,6 +121,36 @@ class CalibrationRow:
     code: str
     seconds: float
     tried_at: datetime
+
+
+@dataclass(frozen=True)
+class VerdictRow:
+    """What one rule of the gate came to in one call; `look` counts from 1 where the gate looks at growing numbers."""
+
+    judgement_id: str
+    position: int
+    judged_at: datetime
+    run_id: str
+    against_run: str | None
+    metric: str
+    rule: Json
+    outcome: str
+    why: str
+    waived: Sequence[str]
+    evidence: Json
+    look: int = 1
+
+
+@dataclass(frozen=True)
+class WaiverRow:
+    """Fields of a protocol that differed between two evaluations and were allowed to, and in which verb."""
+
+    waived_at: datetime
+    verb: str
+    metric: str
+    evaluation_a: str
+    evaluation_b: str
+    fields: Sequence[str]
 
 
 @dataclass(frozen=True)

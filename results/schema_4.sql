@@ -19,3 +19,12 @@ create table verdicts (
     look integer not null,                -- 1, or which look at a growing number of items
     primary key (judgement_id, position)
 );
+
+create table waivers (
+    waived_at timestamptz not null,
+    verb varchar not null,                -- compare or gate
+    metric varchar not null,              -- SUITE.METRIC
+    evaluation_a varchar not null,
+    evaluation_b varchar not null,
+    fields json not null                  -- what differed in the protocols and was allowed to
+);

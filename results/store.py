@@ -24,6 +24,8 @@ from weighin.results.rows import (
     RunRow,
     RunStatus,
     VariantRow,
+    VerdictRow,
+    WaiverRow,
 )
 from weighin.results.table import sample_frame
 
@@ -44,6 +46,8 @@ _INSERT = {
     RunRow: "insert into runs values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     EvaluationRow: "insert into evaluations values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     CalibrationRow: f"insert into calibrations values ({', '.join('?' * 17)})",
+    VerdictRow: f"insert into verdicts values ({', '.join('?' * 12)})",
+    WaiverRow: "insert into waivers values (?, ?, ?, ?, ?, ?)",
     CellRow: """insert into cells values (?, ?, ?, ?, ?, ?, ?, ?)
         on conflict do update set status = excluded.status, evaluation_id = excluded.evaluation_id,
             reused = excluded.reused, reason = excluded.reason, log = coalesce(excluded.log, cells.log)""",
@@ -92,10 +96,13 @@ class Store:
             warnings.simplefilter("ignore")  # DuckDB's own use of pandas, nothing a reader can mend
             return con.execute(sql, list(params)).df()
 
-    def rows(self, sql: str, params: Sequence[Any] = ()) -> list[dict[str, Any]]:
-        """The answer as dicts: NULL is None, JSON is decoded, a time is an aware `datetime` in UTC."""
+    def rows(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
+        """The answer as dicts: NULL is None, JSON is decoded, a time is an aware `datetime` in UTC.
+
+        `params` fill the statement's `?`, or by name its `$name`.
+        """
         with self._reading() as con:
-            cursor = con.execute(sql, list(params))
+            cursor = con.execute(sql, dict(params) if isinstance(params, Mapping) else list(params))
             kinds = {name: str(kind) for name, kind, *_ in cursor.description or ()}
             # fetchall() would need pytz for a timestamp with time zone, which DuckDB does not depend on
             columns = [_python(values, kinds[name]) for name, values in cursor.fetchnumpy().items()]
@@ -247,12 +254,22 @@ class Store:
         """Keep what an instrument recovered of a planted truth."""
         self._insert(row)
 
+    def add_verdicts(self, rows: Sequence[VerdictRow]) -> None:
+        """Keep what one call of the gate found."""
+        if rows:
+            with self._writing() as con:
+                con.executemany(_INSERT[VerdictRow], [_values(row) for row in rows])
+
+    def add_waiver(self, row: WaiverRow) -> None:
+        """Keep which differences of protocol were allowed."""
+        self._insert(row)
+
     @contextmanager
     def _writing(self) -> "Iterator[duckdb.DuckDBPyConnection]":
         with writing(self.path, self.patience) as con:
             yield con
 
-    def _insert(self, row: Machine | VariantRow | IdentityRow | CellRow | CalibrationRow) -> None:
+    def _insert(self, row: Machine | VariantRow | IdentityRow | CellRow | CalibrationRow | WaiverRow) -> None:
         with self._writing() as con:
             con.execute(_INSERT[type(row)], _values(row))
 
@@ -260,7 +277,7 @@ class Store:
 def _values(row: Any) -> list[Any]:
     """A row's fields in the order of the columns, JSON as text."""
     values = [getattr(row, field.name) for field in dataclasses.fields(row)]
-    return [json_text(value) if isinstance(value, Mapping) else value for value in values]
+    return [json_text(value) if isinstance(value, Mapping | list | tuple) else value for value in values]
 
 
 def json_text(value: Any) -> str:

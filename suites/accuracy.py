@@ -78,6 +78,7 @@ def task_samples(name: str, task: Any, logged: list[dict[str, Any]], windows: di
     field = (task.get_config("metadata") or {}).get("cluster")
     corpus: dict[str, list[Any]] = {}
     told: set[str] = set()
+    margins: set[str] = set()
     for sample, item in zip(logged, item_keys(logged), strict=True):
         for metric in sample["metrics"]:
             label = metric if sample["filter"] == "none" else f"{metric},{sample['filter']}"
@@ -95,12 +96,31 @@ def task_samples(name: str, task: Any, logged: list[dict[str, Any]], windows: di
                 detail={} if item in told else {**_detail(sample), **(windows if rolling else {})},
             )
             told.add(item)
+        margin = gold_margin(sample)
+        if margin is not None and item not in margins:  # several filters tell of one item
+            margins.add(item)
+            cluster = str(sample["doc"][field]) if field else None
+            yield Sample(item, margin, Metric(f"{name}/gold_margin", "nat"), cluster=cluster)
     for label, values in corpus.items():
         metric = label.split(",")[0]
         value = float(task.aggregation()[metric](values))
         yield Sample(
             "corpus", value, Metric(f"{name}/{label}", "1", _better(task, metric)), detail={"documents": len(values)}
         )
+
+
+def gold_margin(sample: dict[str, Any]) -> float | None:
+    """Log-likelihood of the right choice less that of the likeliest other, nats; above 0 where `acc` is 1.
+
+    It moves before an answer flips: an early warning. None for questions without choices, or with several right ones.
+    """
+    found, target = sample["filtered_resps"], sample["target"]
+    if not (isinstance(target, int) and len(found) > 1 and 0 <= target < len(found)):
+        return None
+    if not all(isinstance(each, list | tuple) and len(each) == 2 for each in found):
+        return None
+    likelihoods = [float(each[0]) for each in found]
+    return likelihoods[target] - max(likelihoods[:target] + likelihoods[target + 1 :])
 
 
 def _better(task: Any, metric: str) -> Any:

@@ -89,7 +89,11 @@ def test_a_group_of_tasks_has_an_average_of_its_own(tmp_path: Path) -> None:
     samples = list(accuracy(Oracle(beliefs), tasks=[str(tmp_path / "both.yaml")]))
     found = [s for s in samples if s.metric and s.metric.name == "both/acc"]
     assert [s.value for s in found] == [pytest.approx((1 + 0.25) / 2)] and found[0].weight == 16
-    assert {s.metric.name for s in samples if s.metric} == {"small/acc", "large/acc", "both/acc"}
+    margins = [s for s in samples if s.metric and s.metric.name == "large/gold_margin"]
+    assert {s.metric.name for s in samples if s.metric} - {"small/gold_margin"} == {
+        "small/acc", "large/acc", "both/acc", "large/gold_margin",
+    }  # fmt: skip
+    assert sorted(s.value or 0.0 for s in margins) == pytest.approx([-math.log(2)] * 9 + [math.log(2)] * 3, abs=1e-6)
 
 
 TASK = """

@@ -40,7 +40,7 @@ def test_scores_equal_lm_evals(shared_data: Path, monkeypatch: pytest.MonkeyPatc
         rows = [
             r for r in csv.DictReader(file, delimiter="\t") if r["task"] in tasks and r["add_bos_token"] == str(bos)
         ]
-    assert len(rows) == len(found)
+    assert len(rows) == len([name for name in found if not name.endswith("/gold_margin")])  # lm-eval has none
     for row in rows:
         value, n = found[f"{row['task']}/{row['metric']}"]
         wanted = float(row["value"])

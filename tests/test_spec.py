@@ -59,7 +59,7 @@ def test_the_seed_reaches_every_stage_that_has_one() -> None:
         ({"gate": [{"metric": "accuracy.acc", "variant": "smal"}]}, "gate[0].variant: no variant 'smal'. Did you mean 'small'?"),
         ({"gate": [{"metric": "energy.per_token", "variant": "small"}]}, "gate[0].metric: no suite 'energy' in this spec."),
         ({"gate": [{"metric": "accuracy", "variant": "small"}]}, "gate[0]: metric 'accuracy': should read SUITE.METRIC"),
-        ({"gate": [{"metric": "accuracy.acc", "variant": "small", "margin": -1}]}, "gate[0].margin: Input should be greater"),
+        ({"gate": [{"metric": "accuracy.acc", "variant": "small", "margin": -1}]}, "gate[0]: gate accuracy.acc: margin must be a number >= 0"),
         ({"base": {"modle": "x"}}, "base.model: Field required"),
         ({"base": {"model": "x", "dtype": "int3"}}, "base.dtype: Input should be auto, float32, bfloat16 or float16 (got 'int3')"),
         ({"varients": {}}, "varients: no such parameter. Did you mean 'variants'?"),

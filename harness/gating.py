@@ -1,0 +1,115 @@
+"""The verbs that judge: `gate` on a run's rules, `compare` on two variants."""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from weighin.harness import report
+from weighin.harness.looks import look_of
+from weighin.harness.spec import Spec, read_spec
+from weighin.results import ledger
+from weighin.results.compare import compare as paired
+from weighin.results.errors import WeighinError
+from weighin.results.gate import Bench, Verdict, exit_code, judge
+from weighin.results.lookup import Side, run_named, side
+from weighin.results.rows import WaiverRow
+from weighin.results.rules import Rule
+from weighin.results.sequential import look_alpha
+from weighin.results.store import Store
+from weighin.results.verdict_files import FORMATS
+
+LAST_GREEN = "last-green"
+
+
+def gate(args: argparse.Namespace) -> int:
+    """Judge the rules: 0 every one passes, 1 one fails, 3 undecided."""
+    spec, store = read_spec(args.spec), Store(args.store)
+    if not spec.gate:
+        raise WeighinError(
+            f"{args.spec}: has no `gate:`; a rule reads {{metric: SUITE.METRIC, variant: LABEL, margin: 0.02}}"
+        )
+    run = args.run or newest(store, spec)
+    rules, against = _against(store, spec, run, args.against)
+    found = judged(store, spec, rules, (run, against), args.waive)
+    if args.format != "table":
+        _written(args.out or "-", FORMATS[args.format](store, found))
+    elif args.out:
+        raise WeighinError(f"--out {args.out}: needs a --format: {', '.join(FORMATS)}")
+    if args.format == "table" or (args.out and args.out != "-"):
+        console = Console()
+        report.verdicts(console, found)
+        report.instruments(console, store, run, {verdict.metric.partition(".")[0] for verdict in found} | {"gate"})
+    return exit_code(found)
+
+
+def newest(store: Store, spec: Spec) -> str:
+    """The newest run of a spec. Raises WeighinError where there is none."""
+    rows = store.rows(
+        "select run_id from runs where spec_name = ? order by started_at desc, run_id desc limit 1", [spec.name]
+    )
+    if not rows:
+        raise WeighinError(f"{store.path}: no run of {spec.name} yet; run `weighin run {spec.name}` first")
+    return str(rows[0]["run_id"])
+
+
+def judged(
+    store: Store, spec: Spec, rules: Sequence[Rule], runs: tuple[str, str | None], waive: Sequence[str] = ()
+) -> list[Verdict]:
+    """The verdicts on the first of `runs`, against the second where there is one; kept, with what was waived."""
+    run, against = runs
+    kept = store.rows("select spec from runs where run_id = ?", [run_named(store, run)])[0]["spec"]
+    alpha = look_alpha(spec.looks) if spec.looks else Bench.alpha
+    found = judge(store, rules, run, Bench(against, waive, alpha))
+    ledger.keep(store, run, found, against=against, look=look_of(kept))
+    for verdict in found:
+        if verdict.waived:
+            _keep_waiver(store, "gate", verdict.metric, verdict.sides, verdict.waived)
+    return found
+
+
+def _keep_waiver(store: Store, verb: str, metric: str, sides: Sequence[Side], fields: Sequence[str]) -> None:
+    suite = metric.partition(".")[0]
+    first, second = (str(each.cells[suite].evaluation_id) for each in sides)
+    store.add_waiver(WaiverRow(datetime.now(UTC), verb, metric, first, second, fields))
+
+
+def _against(store: Store, spec: Spec, run: str, named: str | None) -> tuple[list[Rule], str | None]:
+    """The rules, and the run that their variants are held against, for `--against RUN|VARIANT|last-green`."""
+    if named is None:
+        return list(spec.gate), None
+    if named == LAST_GREEN:
+        machine = store.rows("select machine_key from runs where run_id = ?", [run_named(store, run)])[0]["machine_key"]
+        return list(spec.gate), ledger.last_green(store, spec.name, machine, run)
+    if store.rows("select 1 from runs where run_id = ?", [named]):
+        return list(spec.gate), named
+    side(store, named, run)  # says what is allowed
+    rules = [dataclasses.replace(rule, against=named) for rule in spec.gate if rule.variant != named]
+    if not rules:
+        raise WeighinError(f"--against {named}: every rule is about {named} itself")
+    return rules, None
+
+
+def _written(place: str, text: str) -> None:
+    if place == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        Path(place).expanduser().write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise WeighinError(f"--out {place}: cannot be written: {error.strerror or error}") from None
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Paired differences; 2 where nothing could be compared."""
+    store = Store(args.store)
+    found = paired(store, args.a, args.b, run=args.run, waive=args.waive)
+    for each in found.comparisons:
+        if each.waived:
+            _keep_waiver(store, "compare", each.name, (found.a, found.b), each.waived)
+    report.comparison(Console(), found)
+    return 0 if found.comparisons else 2
