@@ -48,43 +48,72 @@ def test_its_metrics_are_named_once_with_a_unit(name: str) -> None:
     assert all(m.unit for m in metrics)
 
 
-def carry_out(document: dict[str, Any]) -> tuple[str, Store]:
-    store = Store(os.environ["WEIGHIN_STORE"])
-    plan = make_plan(parse_spec(document), store)
-    assert plan is not None
-    with Display(Console(file=open(os.devnull, "w")), job_names(plan), {}) as display:
-        run, _ = weigh(plan, store, display)
+Weighed = tuple[str, Store]
+
+
+def carry_out(place: Path, document: dict[str, Any]) -> Weighed:
+    """A whole run in a place of its own: its id and its store."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WEIGHIN_HOME", str(place / "home"))
+        store = Store(place / "weighin.duckdb")
+        plan = make_plan(parse_spec(document), store)
+        assert plan is not None
+        with Display(Console(file=open(os.devnull, "w")), job_names(plan), {}) as display:
+            run, _ = weigh(plan, store, display)
     return run, store
 
 
-@pytest.mark.parametrize("name", STAGES)
-def test_a_stage_makes_a_checkpoint_that_reloads_and_differs(name: str, pico_dir: Path) -> None:
-    """Through the engine: made in its own process, reloaded from disk in another, compared with its parent."""
-    if absent := registry.missing(registry.stage(name).needs):
+def installed(kind: registry.Kind, names: list[str]) -> dict[str, dict[str, Any]]:
+    """The plugins whose packages are there, each with the parameters of its example."""
+    found = {name: registry.load(kind, name) for name in names}
+    return {name: dict(plugin.example) for name, plugin in found.items() if not registry.missing(plugin.needs)}
+
+
+def skip_unless_installed(kind: registry.Kind, name: str) -> None:
+    if absent := registry.missing(registry.load(kind, name).needs):
         pytest.skip(f"{name} needs {', '.join(absent)}: {registry.install_command(absent)}")
-    example = dict(registry.stage(name).example)
-    variants, suites = {"v": [{name: example}]}, {"memory": {"new_tokens": 2}}
-    run, store = carry_out({"base": str(pico_dir), "variants": variants, "suites": suites})
-    cells = store.rows("select label, status, reason from cells where run_id = ?", [run])
+
+
+@pytest.fixture(scope="module")
+def made(pico_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Weighed:
+    """Every stage alone, through the engine: made in its own process, reloaded from disk in another."""
+    variants = {f"by-{name}": [{name: example}] for name, example in installed("stage", STAGES).items()}
+    suites = {"memory": {"new_tokens": 2}}
+    return carry_out(tmp_path_factory.mktemp("stages"), {"base": str(pico_dir), "variants": variants, "suites": suites})
+
+
+@pytest.fixture(scope="module")
+def weighed(pico_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Weighed:
+    """Every suite on a base, a packed variant and one that is served by a draft, without any network."""
+    variants = {"packed": "int8", "served": {"speculate": {"method": "lookup"}}}
+    return carry_out(
+        tmp_path_factory.mktemp("suites"),
+        {"base": str(pico_dir), "variants": variants, "suites": installed("suite", SUITES)},
+    )
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_makes_a_checkpoint_that_reloads_and_differs(name: str, made: Weighed) -> None:
+    skip_unless_installed("stage", name)
+    run, store = made
+    cells = store.rows("select status, reason from cells where run_id = ? and label = ?", [run, f"by-{name}"])
     assert {c["status"] for c in cells} == {"ok"}, cells
-    (card,) = store.rows("select * from variant_cards where run_id = ? and variant = 'v'", [run])
+    (card,) = store.rows("select * from variant_cards where run_id = ? and variant = ?", [run, f"by-{name}"])
     assert card["stage"] == name and card["kernel"] != "unknown" and card["dtypes"]
     if registry.stage(name).changes == "weights":
         assert card["distance"] is None or card["distance"] > 0
 
 
 @pytest.mark.parametrize("name", SUITES)
-def test_a_suite_yields_numbers_or_says_why_not(name: str, pico_dir: Path) -> None:
-    if absent := registry.missing(registry.suite(name).needs):
-        pytest.skip(f"{name} needs {', '.join(absent)}: {registry.install_command(absent)}")
-    example = dict(registry.suite(name).example)
-    variants = {"packed": "int8", "served": {"speculate": {"method": "lookup"}}}
-    run, store = carry_out({"base": str(pico_dir), "variants": variants, "suites": {name: example}})
-    rows = store.rows("select * from scores where run_id = ?", [run])
+def test_a_suite_yields_numbers_or_says_why_not(name: str, weighed: Weighed) -> None:
+    skip_unless_installed("suite", name)
+    run, store = weighed
+    rows = store.rows("select * from scores where run_id = ? and suite = ?", [run, name])
     assert {r["variant"] for r in rows} == {"base", "packed", "served"}
     for row in rows:
         assert row["status"] in ("ok", "abstained"), row
         assert (row["value"] is None) == (row["status"] != "ok")
         assert row["reason"] or row["value"] is not None
+        assert "no network" not in (row["reason"] or "")
         assert row["status"] != "ok" or (row["unit"] and (row["ci_low"] is not None or row["ci_reason"]))
     assert any(r["status"] == "ok" for r in rows if r["variant"] != "base"), "it measures something somewhere"
