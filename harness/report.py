@@ -11,9 +11,9 @@ from rich.table import Table
 from weighin.harness.plan import Plan
 from weighin.results.compare import Report
 from weighin.results.errors import WeighinError
+from weighin.results.front import PLACES, Front, front
 from weighin.results.gate import Verdict, exit_code
 from weighin.results.instruments import in_words, of_run
-from weighin.results.pareto import FrontRow, front
 from weighin.results.render import MISSING, interval, quantity
 from weighin.results.store import Store
 
@@ -99,22 +99,22 @@ def headline(store: Store, run: str) -> str | None:
 
 
 def fronts(console: Console, store: Store, run: str) -> None:
-    """Who is on the Pareto front of quality against each cost that was measured, and who stays out and why."""
+    """The Pareto fronts of quality against each cost that was measured, in short; `weighin front` says more."""
     quality = headline(store, run)
     for cost in COSTS if quality else ():
         try:
-            rows = front(store, cost, str(quality), run)
+            found = front(store, (cost, str(quality)), run)
         except WeighinError:
             continue
-        _front(console, rows, cost, str(quality))
+        _front(console, found)
 
 
-def _front(console: Console, rows: Sequence[FrontRow], cost: str, quality: str) -> None:
-    on = [row.variant for row in rows if row.on_front]
-    beaten = [f"{row.variant} (by {', '.join(row.dominated_by)})" for row in rows if row.dominated_by]
-    out = [f"{row.variant} ({row.reason})" for row in rows if row.reason]
-    console.print(f"\n[bold]Pareto front[/] of {escape(quality)} against {escape(cost)}")
-    for name, who in (("on the front", on), ("dominated", beaten), ("left out", out)):
+def _front(console: Console, found: Front) -> None:
+    x, y = found.axes
+    console.print(f"\n[bold]Pareto front[/] of {escape(y.name)} against {escape(x.name)}")
+    for place, name in PLACES.items():
+        rows = found.those(place)
+        who = [f"{row.variant} ({row.why})" if row.why else row.variant for row in rows]
         if who:
             console.print(f"  {name}: {escape('; '.join(who))}", highlight=False)
 

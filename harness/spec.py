@@ -46,6 +46,15 @@ class _Rule(BaseModel):
     role: Literal["gate", "watch"] = "gate"
 
 
+class _Front(BaseModel):
+    """How fronts of this spec's runs are looked at, by metric; `results.front.View` says what it means."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    epsilon: dict[str, Annotated[float, Field(ge=0)]] = {}
+    reference: dict[str, float] = {}
+
+
 @dataclass(frozen=True)
 class Step:
     """A stage and its full parameters, defaults included."""
@@ -65,6 +74,7 @@ class _Document(BaseModel):
     variants: dict[str, list[str | dict[str, Any]]] = {}
     suites: dict[str, dict[str, Any] | None] = Field(min_length=1)
     gate: list[_Rule] = []
+    front: _Front = _Front()
     seed: Annotated[int, Field(ge=0)] = 0
 
     @field_validator("base", mode="before")
@@ -128,7 +138,9 @@ def read_spec(name: str) -> Spec:
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: cannot be read: {error}") from None
     if not isinstance(document, dict):
-        raise SpecError(f"{path}: a spec is a mapping with base, variants, suites and gate (got {_shown(document)})")
+        raise SpecError(
+            f"{path}: a spec is a mapping with base, variants, suites, gate and front (got {_shown(document)})"
+        )
     try:
         return parse_spec(document, path.stem)
     except SpecError as error:
