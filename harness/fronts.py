@@ -69,10 +69,9 @@ def by_metric(option: str, given: Sequence[str], least: float = -math.inf) -> di
 def as_json(found: Front) -> dict[str, Any]:
     """The front in plain types, figures in base units."""
     axes = [asdict(axis) | {"name": axis.name} for axis in found.axes]
-    return {
-        "run": found.run, "axes": axes, "variants": [asdict(row) for row in found.rows], "hypervolume": asdict(found.volume), "knee": found.knee,
-        "notes": list(found.notes),
-    }  # fmt: skip
+    rows = [asdict(row) for row in found.rows]
+    whole = {"run": found.run, "axes": axes, "variants": rows, "hypervolume": asdict(found.volume)}
+    return whole | {"knee": found.knee, "notes": list(found.notes)}
 
 
 def show(console: Console, found: Front) -> None:

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from weighin.harness import registry
+from weighin.harness.view import FrontKey
 from weighin.results.errors import WeighinError
 from weighin.results.gate import Rule
 
@@ -46,15 +47,6 @@ class _Rule(BaseModel):
     role: Literal["gate", "watch"] = "gate"
 
 
-class _Front(BaseModel):
-    """How fronts of this spec's runs are looked at, by metric; `results.front.View` says what it means."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    epsilon: dict[str, Annotated[float, Field(ge=0)]] = {}
-    reference: dict[str, float] = {}
-
-
 @dataclass(frozen=True)
 class Step:
     """A stage and its full parameters, defaults included."""
@@ -74,7 +66,7 @@ class _Document(BaseModel):
     variants: dict[str, list[str | dict[str, Any]]] = {}
     suites: dict[str, dict[str, Any] | None] = Field(min_length=1)
     gate: list[_Rule] = []
-    front: _Front = _Front()
+    front: FrontKey = FrontKey()
     seed: Annotated[int, Field(ge=0)] = 0
 
     @field_validator("base", mode="before")
@@ -160,6 +152,7 @@ def parse_spec(document: Mapping[str, Any], name: str = "spec") -> Spec:
         for name, params in parsed.suites.items()
     }
     rules = [_rule(rule, f"gate[{index}]", chains, suites, faults) for index, rule in enumerate(parsed.gate)]
+    faults.extend(parsed.front.faults(suites))
     if faults:
         raise SpecError("\n".join(faults))
     return Spec(name, dict(document), parsed.base, chains, roots, suites, tuple(r for r in rules if r), parsed.seed)

@@ -99,9 +99,10 @@ def _mcnemar(objective: Objective, first: Places, second: Places) -> Floats:
     from scipy import special
 
     b, c = _flips(objective, first, second)
-    above = special.bdtrc(b, b + c, 0.5)
-    from_b = np.where(b > 0, special.bdtrc(np.maximum(b - 1, 0), b + c, 0.5), 1.0)
-    return np.where(b + c == 0, 1.0, (above + from_b) / 2)
+    flips = (b + c).astype(np.int64)
+    above = special.bdtrc(b, flips, 0.5)
+    from_b = np.where(b > 0, special.bdtrc(np.maximum(b - 1, 0), flips, 0.5), 1.0)
+    return np.where(flips == 0, 1.0, (above + from_b) / 2)
 
 
 def _tango(objective: Objective, i: int, j: int, shift: float) -> float:

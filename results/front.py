@@ -167,7 +167,7 @@ def _named(given: Mapping[str, float], scores: Sequence[Row], *, strict: bool) -
     for name, value in given.items():
         try:
             found[".".join(one_metric(name, scores))] = float(value)
-        except WeighinError:
+        except (WeighinError, ValueError, TypeError):
             if strict:
                 raise
     return found

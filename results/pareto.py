@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 Bools = npt.NDArray[np.bool_]
 
-_SLACK = 1 + 1e-9
+_LEAST = 1e-9
+_SLACK = 1 + _LEAST
 """0.75 - 0.74 is a little more than 0.01 in floating point, and counts as equal under a tolerance of 0.01."""
 _PIECE = 1 << 24
 """Pairs of points that are held against each other at a time, to bound memory."""
@@ -54,7 +55,7 @@ def beats(rivals: Floats, points: Floats, tolerance: Floats) -> Bools:
     # a strict axis that gains cannot be part of a circle; only without one is the balance of the others asked
     gains = (loss[:, :, strict] < 0).any(axis=2)
     balance = (loss[:, :, ~strict] / tolerance[~strict]).sum(axis=2)
-    return np.asarray(fine & (gains | (balance < 0)))
+    return np.asarray(fine & (gains | (balance < -_LEAST)))
 
 
 def hypervolume(points: Floats, reference: Floats) -> float:
@@ -64,20 +65,23 @@ def hypervolume(points: Floats, reference: Floats) -> float:
     return float(moocore.hypervolume(points, ref=reference)) if len(points) else 0.0
 
 
-def knee(points: Floats) -> int | None:
-    """The row farthest from the chord (plane, with more objectives) through the extremes, towards what is better.
+def bend(points: Floats) -> Floats:
+    """How far each row of a front (item, objective) lies from the chord through the extremes (from the plane, with
+    more objectives), towards what is better.
 
-    Each objective is first scaled to the span of the front, 0 to 1 (Das 1999, Structural Optimization 18:107). None
-    where no row lies on the better side, as with fewer than three.
+    Each objective is first scaled to the span of the front, 0 to 1 (Das 1999, Structural Optimization 18:107).
     """
-    if len(points) < 3:
-        return None
     span = np.ptp(points, axis=0)
-    if not span.all():
+    return np.asarray(1 - ((points - points.min(axis=0)) / np.where(span > 0, span, 1.0)).sum(axis=1))
+
+
+def knee(points: Floats) -> int | None:
+    """The row of a front with the largest `bend`; None where no row lies on the better side of the chord."""
+    if len(points) < 3 or not np.ptp(points, axis=0).all():
         return None
-    towards = 1 - ((points - points.min(axis=0)) / span).sum(axis=1)
-    best = int(np.argmax(towards))
-    return best if towards[best] > 1e-9 else None
+    bends = bend(points)
+    best = int(np.argmax(bends))
+    return best if bends[best] > _LEAST else None
 
 
 def _nondominated(points: Floats) -> Bools:

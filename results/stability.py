@@ -72,6 +72,8 @@ def _medians(values: Floats, counts: Floats) -> Floats:
     found = np.full((len(counts), values.shape[1]), np.nan)
     for column, each in enumerate(values.T):
         order = np.argsort(each)[: int((~np.isnan(each)).sum())]
+        if len(order) == 0:
+            continue
         reached = np.cumsum(counts[:, order], axis=1)
         total = reached[:, -1]
         some = total > 0

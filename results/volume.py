@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from weighin.results.objectives import Objective
-from weighin.results.pareto import hypervolume, knee, nondominated
+from weighin.results.pareto import bend, hypervolume, knee, nondominated
 from weighin.results.render import digits, interval
 from weighin.results.statistics import Floats, Interval
 
@@ -48,7 +48,8 @@ def volume_of(objectives: Sequence[Objective], reference: Sequence[float | None]
     coordinates on the scale of `Axis.plain`."""
     absent = [o.axis.name for o, value in zip(objectives, reference, strict=True) if value is None]
     if absent:
-        return Volume(None, reason=f"it needs a fixed reference point, and {', '.join(absent)} has none")
+        where = "--reference, or `front` in the spec"
+        return Volume(None, reason=f"it needs a fixed reference point ({where}), {', '.join(absent)} has none")
     given = tuple(value for value in reference if value is not None)
     points, origin = _points(objectives), _origin(objectives, given)
     for objective, column, value in zip(objectives, points.T, origin, strict=True):
@@ -84,24 +85,25 @@ def change_since(found: Volume, prior: str, objectives: Sequence[Objective], siz
 def knee_of(objectives: Sequence[Objective], draws: Floats) -> int | None:
     """The variant at the knee of the front; None where there is no knee, or none that is real.
 
-    Real: without it the hypervolume up to the worst of the front falls by more than two bootstrap standard errors of
-    that fall.
+    Real: it bends away from the chord, and without it the hypervolume up to the worst of the front falls, both by more
+    than two bootstrap standard errors.
     """
     points = _points(objectives)
     if np.isnan(points).any():
         return None
     on = np.flatnonzero(nondominated(points))
-    bend = knee(np.unique(points[on], axis=0))
-    if bend is None:
+    place = knee(points[on])
+    if place is None:
         return None
-    at = np.unique(points[on], axis=0)[bend]
-    same, worst, span = (points == at).all(axis=1), points[on].max(axis=0), np.ptp(points[on], axis=0)
+    others = (points != points[on[place]]).any(axis=1)
+    worst, span = points[on].max(axis=0), np.ptp(points[on], axis=0)
 
-    def fall(each: Floats) -> float:
-        return _space(each / span, worst / span) - _space(each[~same] / span, worst / span)
+    def measures(each: Floats) -> tuple[float, float]:
+        fall = _space(each / span, worst / span) - _space(each[others] / span, worst / span)
+        return float(bend(each[on])[place]), fall
 
-    falls = np.array([fall(d) for d in _redrawn(objectives, points, draws)])
-    return int(np.argmax(same)) if fall(points) > 2 * falls.std(ddof=1) else None
+    errors = np.array([measures(each) for each in _redrawn(objectives, points, draws)]).std(axis=0, ddof=1)
+    return int(on[place]) if (np.array(measures(points)) > 2 * errors).all() else None
 
 
 def _points(objectives: Sequence[Objective]) -> Floats:
