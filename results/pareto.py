@@ -3,23 +3,20 @@
 `moocore` (M. López-Ibáñez) does the dominance work; tolerances and the knee are ours.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from weighin.results.statistics import Floats
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 Bools = npt.NDArray[np.bool_]
 
 _LEAST = 1e-9
 _SLACK = 1 + _LEAST
 """0.75 - 0.74 is a little more than 0.01 in floating point, and counts as equal under a tolerance of 0.01."""
-_PIECE = 1 << 24
-"""Pairs of points that are held against each other at a time, to bound memory."""
+_PIECE = 32
+"""Rivals that are held against all points at a time."""
 
 
 def nondominated(points: Floats, tolerance: Floats | None = None) -> Bools:
@@ -36,26 +33,33 @@ def nondominated(points: Floats, tolerance: Floats | None = None) -> Bools:
     plain = _nondominated(points)
     if tolerance is None or not tolerance.any():
         return plain
-    # whatever a row beats, a row that dominates it beats as well: the plain front has all rivals that matter
+    # whatever a row beats, a row that dominates it beats as well: the plain front has all rivals that matter, and those
+    # that are good all round leave few points to the others
     rivals = points[plain]
-    kept = np.ones(len(points), dtype=np.bool_)
-    for piece in _pieces(len(points), points[0].size * len(rivals)):
-        kept[piece] = ~beats(rivals, points[piece], tolerance).any(axis=0)
+    rivals = rivals[np.argsort((rivals / np.maximum(np.ptp(points, axis=0), _LEAST)).sum(axis=1))]
+    left = np.arange(len(points))
+    for start in range(0, len(rivals), _PIECE):
+        left = left[~beats(rivals[start : start + _PIECE], points[left], tolerance).any(axis=0)]
+    kept = np.zeros(len(points), dtype=np.bool_)
+    kept[left] = True
     return kept
 
 
 def beats(rivals: Floats, points: Floats, tolerance: Floats) -> Bools:
     """Whether each rival (first axis) beats each point (second axis); see `nondominated`."""
-    loss = rivals[:, None, :] - points[None, :, :]
-    slack = tolerance * _SLACK
-    fine = (loss <= slack).all(axis=2) & (loss < -slack).any(axis=2)
-    strict = tolerance == 0
-    if strict.all():
-        return np.asarray(fine)
-    # a strict axis that gains cannot be part of a circle; only without one is the balance of the others asked
-    gains = (loss[:, :, strict] < 0).any(axis=2)
-    balance = (loss[:, :, ~strict] / tolerance[~strict]).sum(axis=2)
-    return np.asarray(fine & (gains | (balance < -_LEAST)))
+    shape = len(rivals), len(points)
+    fine, gains, sure = np.ones(shape, np.bool_), np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+    balance = np.zeros(shape)
+    for mine, theirs, slack in zip(rivals.T, points.T, tolerance * _SLACK, strict=True):
+        loss = np.subtract.outer(mine, theirs)
+        fine &= loss <= slack
+        better = loss < -slack
+        gains |= better
+        if slack:
+            balance += loss / slack
+        else:  # an axis without tolerance that gains cannot be part of a circle
+            sure |= better
+    return fine & gains & (sure | (balance < -_LEAST))
 
 
 def hypervolume(points: Floats, reference: Floats) -> float:
@@ -89,9 +93,3 @@ def _nondominated(points: Floats) -> Bools:
 
     found: Any = moocore.is_nondominated(np.ascontiguousarray(points), keep_weakly=True)
     return np.asarray(found, dtype=np.bool_)
-
-
-def _pieces(rows: int, width: int) -> "Iterator[slice]":
-    step = max(1, _PIECE // max(width, 1))
-    for start in range(0, rows, step):
-        yield slice(start, start + step)

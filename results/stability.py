@@ -63,8 +63,14 @@ def _redrawn(objective: Objective, counts: Floats) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         if reduce == "sum":
             return np.asarray(counts @ values)
-        means = counts @ (objective.weights * values) / (counts @ objective.weights)
+        means = _rounded(counts @ (objective.weights * values) / (counts @ objective.weights))
         return np.asarray(np.exp(means) if reduce == "exp_mean" else means)
+
+
+def _rounded(values: Floats) -> Floats:
+    """Without the last digits, in which a product of matrices may tell two equal columns apart."""
+    parts, powers = np.frexp(values)
+    return np.asarray(np.ldexp(np.rint(np.ldexp(parts, 44)), powers - 44))
 
 
 def _medians(values: Floats, counts: Floats) -> Floats:

@@ -108,6 +108,14 @@ def test_stability_is_the_share_of_draws_on_the_front() -> None:
     assert stability(drawn(made, 200), np.array([1.0, 0.0])).tolist() == [1.0, 1.0], "within the tolerance all are"
 
 
+def test_twins_are_equal_in_every_draw() -> None:
+    """Summed in another order, the same numbers differ in their last digit, which is no difference."""
+    rng = np.random.default_rng(6)
+    values = np.repeat(rng.normal(size=(301, 1)), 37, axis=1)
+    draws = drawn([objective(MEAN, values), counted(np.ones(37))], 50)
+    assert (stability(draws, np.zeros(2)) == 1.0).all()
+
+
 def test_the_same_seed_gives_the_same_draws(tmp_path: Path) -> None:
     suites = {"s": numbers([0.1, 0.2, 0.3, 0.5, 0.8], TTFT), "t": numbers([1.0, 2.0, 4.0], TTFT)}
     store = fill(tmp_path / "w.duckdb", {"base": suites, "small": suites})
