@@ -39,7 +39,9 @@ def drawn(objectives: Sequence[Objective], draws: int = DRAWS, seed: int = 0) ->
         own = ~np.isnan(objective.low)
         if own.any():
             figures[:, own] = _within(objective, rng.standard_normal((draws, int(own.sum()))))
-        found[:, :, k] = objective.axis.plain(figures)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            coordinates = objective.axis.plain(figures)
+        found[:, :, k] = np.where(np.isfinite(coordinates), coordinates, objective.axis.plain(objective.figures))
     return found
 
 

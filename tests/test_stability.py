@@ -84,6 +84,8 @@ def test_a_figure_with_limits_of_its_own_is_drawn_from_them() -> None:
     draws = drawn([made], 4000)[:, :, 0]
     assert np.quantile(draws[:, 0], [0.025, 0.5, 0.975]) == pytest.approx([0.8, 1.0, 1.6], abs=0.05)
     assert (draws[:, 1] == 5.0).all()
+    below = replace(objective(LOG, [[0.0]]), low=np.array([-2.0]), high=np.array([2.0]))
+    assert np.isfinite(drawn([below], 200)).all(), "a draw without a logarithm is none"
 
 
 def test_items_measured_on_one_side_only_count_there(tmp_path: Path) -> None:
