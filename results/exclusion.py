@@ -34,7 +34,7 @@ def excluded(objectives: Sequence[Objective], points: Floats, level: float = 0.0
     found: list[tuple[int, float] | None] = [None] * len(points)
     if any(objective.method is None for objective in objectives):
         return found
-    on = nondominated(points)
+    on = nondominated(points, np.array([objective.axis.tolerance for objective in objectives]))
     for rivals in (np.flatnonzero(on), np.flatnonzero(~on)):
         for start in range(0, len(rivals), _PIECE):
             some = rivals[start : start + _PIECE]

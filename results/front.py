@@ -31,6 +31,8 @@ PLACES: dict[Place, str] = {
     "out": "left out",
 }
 """The classes in words, in the order in which they are shown."""
+MOST_NAMES = 4
+"""More than so many are only counted where a row is told in words."""
 NOBODY = "no variant has all the figures"
 
 
@@ -75,7 +77,10 @@ class FrontRow:
         """What puts it there, in words; nothing for one on the front."""
         if self.place == "dominated":
             return f"by {self.by[0]}, p = {self.p:.2g}"
-        return self.reason or (f"beaten by {', '.join(self.by)}" if self.by else "")
+        if self.place == "possibly":
+            more = f" and {len(self.by) - MOST_NAMES} more" if len(self.by) > MOST_NAMES else ""
+            return f"beaten by {', '.join(self.by[:MOST_NAMES])}{more}"
+        return self.reason or ""
 
 
 @dataclass(frozen=True)
@@ -123,19 +128,14 @@ def front(store: Store, names: Sequence[str], run: str | None = None, view: View
         _known(view, scores, axes)
         entries = _entries(held, home, axes)
         objectives = [read_objective(held, axis, entries.column(k), view.waive) for k, axis in enumerate(axes)]
+        reference = [settings["reference"].get(axis.name) for axis in axes]
         prior, why = _prior(held, home, view)
-        before = _entries(held, prior, axes) if prior else _Entries([], {}, {}, {})
-        both = [
-            read_objective(held, axis, [*entries.column(k), *before.column(k)], view.waive)
-            for k, axis in enumerate(axes if prior else ())
-        ]
+        both = _joined(held, entries, axes, prior, view) if prior and None not in reference else []
     if not entries.inside:
         return Front(home["run_id"], axes, _placed(entries, (), None), Volume(None, reason=NOBODY), None, ())
     draws = drawn(objectives, view.draws, view.seed)
-    volume = volume_of(objectives, [settings["reference"].get(axis.name) for axis in axes], draws)
-    if prior is None:
-        volume = replace(volume, no_change=why)
-    else:
+    volume = replace(volume_of(objectives, reference, draws), no_change=why)
+    if prior and both:
         again = drawn(both, view.draws, view.seed)
         volume = change_since(volume, prior["run_id"], both, len(entries.inside), again)
     bend = knee_of(objectives, draws)
@@ -202,6 +202,13 @@ def _entries(store: Store, run: Row, axes: Sequence[Axis]) -> _Entries:
     return made
 
 
+def _joined(store: Store, entries: _Entries, axes: Sequence[Axis], prior: Row, view: View) -> list[Objective]:
+    """The objectives of the variants now and, after them, of those of a prior run."""
+    before = _entries(store, prior, axes)
+    columns = [[*entries.column(k), *before.column(k)] for k in range(len(axes))]
+    return [read_objective(store, axis, rows, view.waive) for axis, rows in zip(axes, columns, strict=True)]
+
+
 def _absent(axis: Axis, row: Row | None, run: Row) -> str | None:
     """Why a variant has no figure on an axis that may enter."""
     if row is None:
@@ -226,8 +233,6 @@ def _placed(entries: _Entries, objectives: Sequence[Objective], draws: Floats | 
         tolerance = np.array([objective.axis.tolerance for objective in objectives])
         points = np.column_stack([objective.axis.plain(objective.figures) for objective in objectives])
         on, steady = nondominated(points, tolerance), stability(draws, tolerance)
-        over = beats(points[on], points, tolerance)
-        names = [label for label, is_on in zip(labels, on, strict=True) if is_on]
         for j, proof in enumerate(excluded(objectives, points)):
             label, figures, share = labels[j], entries.figures[labels[j]], float(steady[j])
             if on[j]:
@@ -235,8 +240,9 @@ def _placed(entries: _Entries, objectives: Sequence[Objective], draws: Floats | 
             elif proof is not None:
                 found[label] = FrontRow(label, "dominated", *figures, share, (labels[proof[0]],), proof[1])
             else:
-                by = tuple(names[i] for i in np.flatnonzero(over[:, j]))
-                found[label] = FrontRow(label, "possibly", *figures, share, by)
+                over = beats(points, points[[j]], tolerance)[:, 0]
+                by = np.flatnonzero(over & on) if (over & on).any() else np.flatnonzero(over)
+                found[label] = FrontRow(label, "possibly", *figures, share, tuple(labels[i] for i in by))
     return tuple(found[label] for label in entries.labels)
 
 

@@ -35,10 +35,10 @@ class Volume:
 def in_words(volume: Volume) -> list[str]:
     """A sentence on the hypervolume, and one on its change."""
     if volume.value is None:
-        return [f"Hypervolume: none, {volume.reason}."]
+        return [f"Hypervolume: none; {volume.reason}."]
     said = [f"Hypervolume: {interval(volume.value, volume.low, volume.high, '1')}."]
     if volume.change is None or volume.change_low is None or volume.change_high is None:
-        return [*said, f"Its change: none, {volume.no_change}."]
+        return [*said, f"Its change: none; {volume.no_change}."]
     limits = f"[{digits(volume.change_low)}, {digits(volume.change_high)}]"
     return [*said, f"Its change since run {volume.against}: {digits(volume.change)} {limits}."]
 
@@ -49,7 +49,7 @@ def volume_of(objectives: Sequence[Objective], reference: Sequence[float | None]
     absent = [o.axis.name for o, value in zip(objectives, reference, strict=True) if value is None]
     if absent:
         where = "--reference, or `front` in the spec"
-        return Volume(None, reason=f"it needs a fixed reference point ({where}), {', '.join(absent)} has none")
+        return Volume(None, reason=f"there is no reference point for {', '.join(absent)} ({where})")
     given = tuple(value for value in reference if value is not None)
     points, origin = _points(objectives), _origin(objectives, given)
     for objective, column, value in zip(objectives, points.T, origin, strict=True):

@@ -68,7 +68,7 @@ def test_the_front_stands_beside_its_chart_in_words_and_as_a_table(page: Any) ->
     assert rows.loc["int8", "memory.disk"] == "586 KiB · n 1"
     assert rows.loc["base", ["place", "why"]].tolist() == ["possibly on it", "beaten by int8"]
     assert rows.loc["int8", "stable"] == "100 %" and rows.loc["sim", "stable"] == "–"
-    assert "Hypervolume: none, it needs a fixed reference point" in said(page)
+    assert "Hypervolume: none; there is no reference point" in said(page)
     assert rows.loc["sim", "why"] == "accuracy.acc: out of memory"
 
 

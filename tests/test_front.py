@@ -1,7 +1,6 @@
 """A front of a real store: classes, what may not enter, what a wrong question is told."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +13,14 @@ from tests.stores import (
     KL,
     TTFT,
     Setting,
-    evaluation,
     fill,
-    identity,
-    machine,
     numbers,
-    run_row,
     shares,
-    variant,
 )
+from weighin.results.database import writing
 from weighin.results.errors import WeighinError
 from weighin.results.front import Front, View, front
 from weighin.results.records import Metric, Sample
-from weighin.results.store import Store
 
 AXES = ("memory.disk", "accuracy.acc")
 
@@ -155,6 +149,12 @@ def test_what_was_measured_on_other_items_is_noted(tmp_path: Path) -> None:
     assert found.notes == ("accuracy.acc: not all variants were measured on the same items under the same protocol",)
 
 
+def test_many_that_beat_a_row_are_counted(tmp_path: Path) -> None:
+    grid = {f"v{i}": suites(80, 1000) for i in range(6)} | {"last": suites(80, 1001)}
+    last = front(fill(tmp_path / "w.duckdb", grid), AXES).rows[-1]
+    assert last.by == tuple(f"v{i}" for i in range(6)) and last.why == "beaten by v0, v1, v2, v3 and 2 more"
+
+
 def test_a_tolerance_makes_like_figures_equal(tmp_path: Path) -> None:
     store = fill(tmp_path / "w.duckdb", {"base": suites(80, 1000), "small": suites(79, 300)})
     assert places(front(store, AXES))["base"] == ("on", ())
@@ -165,19 +165,12 @@ def test_a_tolerance_makes_like_figures_equal(tmp_path: Path) -> None:
 
 
 def test_the_spec_of_the_run_says_how_its_fronts_are_looked_at(tmp_path: Path) -> None:
-    store = Store(tmp_path / "w.duckdb")
-    store.add_machine(machine())
+    path, grid = tmp_path / "w.duckdb", {"base": suites(80, 1000), "small": suites(79, 300)}
     settings = {"epsilon": {"accuracy.acc": 0.1, "gone.metric": 1.0}, "reference": {"memory.disk": 4000, "acc": "x"}}
-    cells = [(label, suite) for label in ("base", "small") for suite in ("accuracy", "memory")]
-    for run, front_of in (("r1", settings), ("r2", "words"), ("r3", {"epsilon": ["a list"]})):
-        row = replace(run_row(run, order=int(run[1])), spec={"front": front_of})
-        store.start_run(row, [(label, f"key-{label}") for label in ("base", "small")], cells)
-        for label, right, size in (("base", 80, 1000.0), ("small", 79, 300.0)):
-            store.add_variant(variant(label))
-            store.add_identity(identity(label))
-            for suite in ("accuracy", "memory"):
-                made = evaluation(f"{run}-{label}-{suite}", label, suite)
-                store.add_evaluation(made, suites(right, size)[suite], (run, label, suite))
+    for run, said in (("r1", settings), ("r2", "words"), ("r3", {"epsilon": ["a list"]})):
+        store = fill(path, grid, Setting(run=run))
+        with writing(path, 10) as con:
+            con.execute("update runs set spec = ? where run_id = ?", [json.dumps({"front": said}), run])
     assert places(front(store, AXES, "r1"))["base"] == ("dominated", ("small",))
     assert places(front(store, AXES, "r1", View(epsilon={"accuracy.acc": 0.0})))["base"] == ("on", ())
     view = View(reference={"accuracy.acc": 0.5})

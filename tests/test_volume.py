@@ -46,8 +46,8 @@ def test_it_is_the_area_in_logarithms_of_bytes_and_points_of_shares(tmp_path: Pa
 def test_without_a_reference_there_is_none_and_it_says_so(tmp_path: Path) -> None:
     store = weighed(tmp_path / "w.duckdb", "r1", 0, ("base", 500.0, 320))
     found = front(store, AXES).volume
-    assert found.value is None and "memory.disk, accuracy.acc has none" in str(found.reason)
-    assert in_words(found)[0].startswith("Hypervolume: none, it needs a fixed reference point")
+    assert found.value is None and "there is no reference point for memory.disk, accuracy.acc" in str(found.reason)
+    assert in_words(found)[0].startswith("Hypervolume: none; there is no reference point")
     zero = front(store, AXES, view=View(reference={"memory.disk": 0.0, "accuracy.acc": 0.5})).volume
     assert zero.value is None and zero.reason == "memory.disk has a figure or a reference without a logarithm"
 
