@@ -91,7 +91,10 @@ def show(console: Console, found: Front) -> None:
 def _axis(axis: Axis) -> str:
     if not axis.epsilon:
         return f"{axis.name} {ARROWS[axis.better]}"
-    tolerance = f"{axis.epsilon * 100:g} %" if axis.reduce == "exp_mean" else quantity(axis.epsilon, axis.unit)
+    if axis.reduce == "exp_mean":
+        tolerance = f"{axis.epsilon * 100:g} %"
+    else:
+        tolerance = f"{axis.epsilon:g}" if axis.unit == "1" else quantity(axis.epsilon, axis.unit)
     return f"{axis.name} {ARROWS[axis.better]}, equal within {tolerance}"
 
 

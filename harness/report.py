@@ -12,6 +12,7 @@ from weighin.harness.plan import Plan
 from weighin.results.compare import Report
 from weighin.results.errors import WeighinError
 from weighin.results.front import PLACES, Front, front
+from weighin.results.front import in_words as whole_in_words
 from weighin.results.gate import Verdict, exit_code
 from weighin.results.instruments import in_words, of_run
 from weighin.results.render import MISSING, interval, quantity
@@ -117,6 +118,8 @@ def _front(console: Console, found: Front) -> None:
         who = [f"{row.variant} ({row.why})" if row.why else row.variant for row in rows]
         if who:
             console.print(f"  {name}: {escape('; '.join(who))}", highlight=False)
+    for line in whole_in_words(found) if found.volume.value is not None else ():
+        console.print(f"  {escape(line)}", highlight=False)
 
 
 def verdicts(console: Console, found: Sequence[Verdict]) -> None:

@@ -54,7 +54,7 @@ def test_more_objectives_and_what_an_axis_cannot_tell(store: Store, capsys: pyte
     out = told(
         store, capsys, "--x", "memory.disk", "--z", "latency.ttft", "--epsilon", "accuracy.acc=0.02", "--run", "r1"
     )
-    assert "  y  accuracy.acc ↑, equal within 0.0200\n  z  latency.ttft ↓\n" in out
+    assert "  y  accuracy.acc ↑, equal within 0.02\n  z  latency.ttft ↓\n" in out
     assert "latency.ttft cannot show anybody dominated: not interleaved." in out
     assert max(map(len, out.splitlines())) <= 80
 

@@ -11,6 +11,7 @@ from tests.objectives import BYTES, MEAN, SHARES, counted, objective
 from tests.stores import ACC, DISK, Setting, fill, numbers, shares
 from weighin.results.errors import WeighinError
 from weighin.results.front import View, front
+from weighin.results.front import in_words as said_of
 from weighin.results.stability import drawn
 from weighin.results.store import Store
 from weighin.results.volume import in_words, knee_of, volume_of
@@ -119,6 +120,12 @@ def bend(n: int, share: float) -> list:  # type: ignore[type-arg]
     order = np.random.default_rng(9).permutation(n)
     right = np.column_stack([order < 0.9 * n, order < 0.5 * n, order < share * n])
     return [objective(SHARES, right.astype(float), method="shares"), counted([1000.0, 100.0, 316.0])]
+
+
+def test_a_front_names_its_knee(tmp_path: Path) -> None:
+    store = weighed(tmp_path / "w.duckdb", "r1", 0, ("base", 1000.0, 360), ("half", 316.0, 340), ("small", 100.0, 200))
+    assert front(store, AXES).knee == "half"
+    assert "Knee: half." in said_of(front(store, AXES))
 
 
 def test_a_knee_is_shown_where_it_is_real() -> None:
