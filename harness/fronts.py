@@ -104,7 +104,7 @@ def _lines(found: Front, letters: Sequence[str], width: int) -> Iterator[str]:
     cells = {row.variant: _cells(row, found.axes) for row in inside}
     sizes = [max(map(len, column)) for column in zip(("", *letters, "stable"), *cells.values(), strict=True)]
     heads = "  ".join(text.ljust(size) for text, size in zip(("", *letters, "stable"), sizes, strict=True))
-    yield f"\n  [bold]{escape(heads)}[/]"
+    yield f"\n  [bold]{escape(heads)}[/]" if inside else ""
     for place, name in PLACES.items():
         rows = found.those(place)
         if rows:

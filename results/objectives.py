@@ -134,7 +134,8 @@ def read_objective(store: Store, axis: Axis, rows: Sequence[Row], waive: Collect
     ids = [row["evaluation_id"] for row in rows]
     frame = store.query(
         """select evaluation_id, item, cluster, value, weight, low, high from item_values
-           where metric = ? and list_contains(?, evaluation_id) and value is not null order by item""",
+           where metric = ? and list_contains(?, evaluation_id) and value is not null
+           order by item, evaluation_id""",
         [axis.metric, sorted(set(ids))],
     )
     order = {key: column for column, key in enumerate(dict.fromkeys(ids))}
@@ -147,8 +148,9 @@ def read_objective(store: Store, axis: Axis, rows: Sequence[Row], waive: Collect
     clusters, names = frame.drop_duplicates("item")["cluster"].factorize()
     limits = np.full((2, len(order)), np.nan)
     limits[0, columns], limits[1, columns] = frame["low"], frame["high"]
+    limits[:, (~np.isnan(values)).sum(axis=0) != 1] = np.nan  # limits of a whole set come with its one figure
     at = [order[key] for key in ids]
-    kinds = _kinds(_protocols(store, ids, axis, waive), values, weights, clusters)
+    kinds = _kinds(_protocols(store, ids, axis, waive), values, weights)
     figures = np.array([row["value"] for row in rows], dtype=np.float64)
     made = Objective(
         axis, figures, limits[0, at], limits[1, at], values[:, at], weights[:, at],
@@ -172,7 +174,7 @@ def _protocols(store: Store, ids: Sequence[str], axis: Axis, waive: Collection[s
     return [texts.get(key, key) for key in dict.fromkeys(ids)]
 
 
-def _kinds(protocols: Sequence[str], values: Floats, weights: Floats, clusters: Any) -> npt.NDArray[np.intp]:
+def _kinds(protocols: Sequence[str], values: Floats, weights: Floats) -> npt.NDArray[np.intp]:
     """A number for each column; equal where protocol, scored items and their weights are."""
     known: dict[tuple[str, bytes, bytes], int] = {}
     scored = ~np.isnan(values)
@@ -181,17 +183,14 @@ def _kinds(protocols: Sequence[str], values: Floats, weights: Floats, clusters: 
 
 
 def _with_method(found: Objective, rows: Sequence[Row]) -> Objective:
-    scored = found.values[~np.isnan(found.values)]
-    most = int((~np.isnan(found.values)).sum(axis=0).max(initial=0))
-    if all(counted(row, int(row["n"])) for row in rows) and most <= 1:
+    """With how two of its variants are told apart, or why they are not."""
+    scored = ~np.isnan(found.values)
+    most = int(scored.sum(axis=0).max(initial=0))
+    if most <= 1 and all(counted(row, row["n"]) for row in rows):
         return replace(found, method="counted")
-    shares = (
-        (found.axis.reduce, found.axis.unit) == ("mean", "1")
-        and bool(np.isin(scored, (0, 1)).all())
-        and bool((found.weights[~np.isnan(found.values)] == 1).all())
-    )
-    clusters = len(found.names)
+    plain = (found.axis.reduce, found.axis.unit) == ("mean", "1") and bool((found.weights[scored] == 1).all())
+    shares = plain and bool(np.isin(found.values[scored], (0, 1)).all())
     for row in rows:
-        if why := untested(row, n=most, clusters=clusters, shares=shares):
+        if why := untested(row, n=most, clusters=len(found.names), shares=shares):
             return replace(found, caveat=why)
     return replace(found, method="shares" if shares else "mean")

@@ -59,6 +59,13 @@ def test_more_objectives_and_what_an_axis_cannot_tell(store: Store, capsys: pyte
     assert max(map(len, out.splitlines())) <= 80
 
 
+def test_a_front_of_nobody_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grid: Any = {"base": {"accuracy": shares([1, 0]), "memory": "no disk"}, "small": {"memory": numbers([1], DISK)}}
+    out = told(fill(tmp_path / "w.duckdb", grid), capsys, "--x", "memory.disk")
+    assert "\n\nleft out\n  base: memory.disk: no disk\n  small: accuracy.acc: not measured\n" in out
+    assert "Hypervolume: none; no variant has all the figures.\n" in out
+
+
 def test_json_holds_everything_in_base_units(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(told(store, capsys, "--x", "memory.disk", "--json", "--epsilon", "memory.disk=10"))
     assert list(found) == ["run", "axes", "variants", "hypervolume", "knee", "notes"]

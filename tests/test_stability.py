@@ -100,6 +100,17 @@ def test_items_measured_on_one_side_only_count_there(tmp_path: Path) -> None:
     assert drawn([made], 500).mean(axis=0)[:, 0] == pytest.approx(made.figures, abs=0.02)
 
 
+def test_only_a_whole_sets_one_figure_brings_limits(tmp_path: Path) -> None:
+    auc = Metric("auc", "1")
+    whole = [Sample("all", 0.7, auc, low=0.6, high=0.8)]
+    parts = [Sample("a", 0.7, auc, low=0.6, high=0.8), Sample("b", 0.9, auc, low=0.8, high=1.0)]
+    store = fill(tmp_path / "w.duckdb", {"base": {"s": whole}, "small": {"s": parts}})
+    rows = store.rows("select * from scores order by position")
+    made = read_objective(store, Axis("s", "auc", "1", "higher", "mean", False), rows)
+    assert made.low.tolist() == [0.6, pytest.approx(np.nan, nan_ok=True)] and made.high[0] == 0.8
+    assert drawn([made], 2000)[:, 0, 0].std() == pytest.approx(0.1 / 1.96, rel=0.1)
+
+
 def test_stability_is_the_share_of_draws_on_the_front() -> None:
     even = np.tile([[1.0, 0.0], [0.0, 1.0]], (50, 1))  # each right where the other is wrong
     made = [objective(SHARES, even, method="shares"), counted([1.0, 1.0])]
