@@ -76,7 +76,7 @@ class FrontRow:
     def why(self) -> str:
         """What puts it there, in words; nothing for one on the front."""
         if self.place == "dominated":
-            return f"by {self.by[0]}, p = {self.p:.2g}"
+            return f"by {self.by[0]}, p = {self.p:.2g}" if self.p else f"by {self.by[0]}, as counted"
         if self.place == "possibly":
             more = f" and {len(self.by) - MOST_NAMES} more" if len(self.by) > MOST_NAMES else ""
             return f"beaten by {', '.join(self.by[:MOST_NAMES])}{more}"

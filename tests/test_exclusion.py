@@ -28,7 +28,8 @@ def weighed(kind: str, n: int = 60, variants: int = 5) -> dict[str, list[Sample]
     """Samples of several variants of one metric, by label; those named first are the better ones."""
     rng = np.random.default_rng(len(kind))
     scores = latent(rng, n, np.linspace(0.8, -0.6, variants))
-    groups = [f"c{i // 3}" if "clustered" in kind else None for i in range(n)]
+    size = 10 if "few" in kind else 3
+    groups = [f"c{i // size}" if "clustered" in kind else None for i in range(n)]
     weights = rng.integers(1, 5, size=n) if "weighted" in kind else np.ones(n)
     if "shares" in kind:
         return {f"v{j}": shares((scores[:, j] > 0).astype(int), clusters=groups) for j in range(variants)}
@@ -72,7 +73,7 @@ def test_each_p_is_that_of_compare(kind: str, tmp_path: Path) -> None:
     assert rows["v0"].place == "on" and min(best.values()) < 0.05
 
 
-@pytest.mark.parametrize("kind", ["shares", "clustered shares", "weighted perplexity"])
+@pytest.mark.parametrize("kind", ["shares", "clustered shares", "few clustered shares", "weighted perplexity"])
 def test_with_a_tolerance_each_verdict_is_that_of_the_gate(kind: str, tmp_path: Path) -> None:
     """A smaller variant dominates a larger one where the gate would let it pass with the tolerance as its margin."""
     samples = weighed(kind, n=150)

@@ -149,6 +149,16 @@ def test_what_was_measured_on_other_items_is_noted(tmp_path: Path) -> None:
     assert found.notes == ("accuracy.acc: not all variants were measured on the same items under the same protocol",)
 
 
+def test_what_is_counted_needs_no_test(tmp_path: Path) -> None:
+    cache = Metric("kv_per_token", "B/token", better="lower", runtime=True)
+    sizes = {"base": (1000, 64), "small": (300, 64), "slim": (400, 16), "twin": (300, 64)}
+    grid = {v: {"memory": [*numbers([disk], DISK), *numbers([kv], cache)]} for v, (disk, kv) in sizes.items()}
+    found = front(fill(tmp_path / "w.duckdb", grid), ("memory.disk", "memory.kv_per_token"))
+    assert places(found) | {"base": ()} == {"base": (), "small": ("on", ()), "slim": ("on", ()), "twin": ("on", ())}
+    assert (found.rows[0].place, found.rows[0].p, found.rows[0].why) == ("dominated", 0.0, "by small, as counted")
+    assert [row.stability for row in found.rows] == [0.0, 1.0, 1.0, 1.0] and found.notes == ()
+
+
 def test_many_that_beat_a_row_are_counted(tmp_path: Path) -> None:
     grid = {f"v{i}": suites(80, 1000) for i in range(6)} | {"last": suites(80, 1001)}
     last = front(fill(tmp_path / "w.duckdb", grid), AXES).rows[-1]
