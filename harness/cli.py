@@ -41,6 +41,7 @@ def _reading_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
     compare.add_argument("b", metavar="B")
     compare.add_argument("--run", metavar="RUN", help="the run that labels belong to (default: the latest)")
     compare.add_argument("--waive", action="append", default=[], metavar="FIELD", help="compare although FIELD differs")
+    _front_verb(verbs)
     export = verbs.add_parser("export", help="write a run's scores, samples or variants to a file")
     export.add_argument("file", metavar="FILE", help="the ending says the format: .csv .parquet .json .md")
     export.add_argument("--what", choices=["scores", "samples", "variants"], default="scores")
@@ -48,6 +49,26 @@ def _reading_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
     board = verbs.add_parser("board", help="open the leaderboard in a browser")
     board.add_argument("--port", type=int, default=8501)
     board.add_argument("--headless", action="store_true", help="do not open a browser")
+
+
+def _front_verb(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    front = verbs.add_parser("front", help="who is on the Pareto front of a run, who may be, who is shown not to be")
+    for axis, which in (("--x", "an objective, as in latency.tpot"), ("--y", "another, as in accuracy.acc")):
+        front.add_argument(axis, required=True, metavar="METRIC", help=which)
+    front.add_argument("--z", action="append", default=[], metavar="METRIC", help="a third; again for a fourth")
+    front.add_argument("--run", metavar="RUN", help="default: the latest")
+    front.add_argument(
+        "--epsilon", action="append", default=[], metavar="METRIC=VALUE", help="a difference within it counts as equal"
+    )
+    front.add_argument(
+        "--reference", action="append", default=[], metavar="METRIC=VALUE",
+        help="the worst figure of interest, one for each objective: where the hypervolume begins",
+    )  # fmt: skip
+    front.add_argument("--against", metavar="RUN", help="hypervolume's change since (default: this spec's run before)")
+    front.add_argument("--waive", action="append", default=[], metavar="FIELD", help="compare although FIELD differs")
+    front.add_argument("--draws", type=int, default=200, metavar="N", help="bootstrap draws (default: 200)")
+    front.add_argument("--seed", type=int, default=0, metavar="N")
+    front.add_argument("--json", action="store_true", help="everything as JSON")
 
 
 def _working_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

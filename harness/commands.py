@@ -186,6 +186,13 @@ def compare(args: Args) -> int:
     return paired(args)
 
 
+def front(args: Args) -> int:
+    """The Pareto front of two objectives or more."""
+    from weighin.harness.fronts import front as found
+
+    return found(Console(), args)
+
+
 def export(args: Args) -> int:
     """Write a run's content to a file."""
     from weighin.results.export import export as write
@@ -256,6 +263,7 @@ VERBS: dict[str, Callable[[Args], int]] = {
     "run": run,
     "gate": gate,
     "compare": compare,
+    "front": front,
     "board": board,
     "export": export,
     "calibrate": calibrate,

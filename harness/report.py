@@ -11,10 +11,11 @@ from rich.table import Table
 from weighin.harness.plan import Plan
 from weighin.results.compare import Report
 from weighin.results.errors import WeighinError
+from weighin.results.front import PLACES, Front, front
+from weighin.results.front import in_words as whole_in_words
 from weighin.results.gate import Verdict, exit_code
 from weighin.results.instruments import in_words, of_run
 from weighin.results.lookup import quality
-from weighin.results.pareto import FrontRow, front
 from weighin.results.render import MISSING, interval, quantity
 from weighin.results.store import Store
 
@@ -89,24 +90,26 @@ def _note(row: dict[str, Any]) -> str:
 
 
 def fronts(console: Console, store: Store, run: str) -> None:
-    """Who is on the Pareto front of quality against each cost that was measured, and who stays out and why."""
+    """The Pareto fronts of quality against each cost that was measured, in short; `weighin front` says more."""
     best = quality(store.rows("select * from scores where run_id = ?", [run]))
     for cost in COSTS if best else ():
         try:
-            rows = front(store, cost, str(best), run)
+            found = front(store, (cost, str(best)), run)
         except WeighinError:
             continue
-        _front(console, rows, cost, str(best))
+        _front(console, found)
 
 
-def _front(console: Console, rows: Sequence[FrontRow], cost: str, quality: str) -> None:
-    on = [row.variant for row in rows if row.on_front]
-    beaten = [f"{row.variant} (by {', '.join(row.dominated_by)})" for row in rows if row.dominated_by]
-    out = [f"{row.variant} ({row.reason})" for row in rows if row.reason]
-    console.print(f"\n[bold]Pareto front[/] of {escape(quality)} against {escape(cost)}")
-    for name, who in (("on the front", on), ("dominated", beaten), ("left out", out)):
+def _front(console: Console, found: Front) -> None:
+    x, y = found.axes
+    console.print(f"\n[bold]Pareto front[/] of {escape(y.name)} against {escape(x.name)}")
+    for place, name in PLACES.items():
+        rows = found.those(place)
+        who = [f"{row.variant} ({row.why})" if row.why else row.variant for row in rows]
         if who:
             console.print(f"  {name}: {escape('; '.join(who))}", highlight=False)
+    for line in whole_in_words(found) if found.volume.value is not None else ():
+        console.print(f"  {escape(line)}", highlight=False)
 
 
 def verdicts(console: Console, found: Sequence[Verdict]) -> None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from weighin.harness import registry
 from weighin.harness.spec_gate import GateText, checked_rules
+from weighin.harness.view import FrontKey
 from weighin.results.errors import WeighinError
 from weighin.results.rules import Rule
 
@@ -54,6 +55,7 @@ class _Document(BaseModel):
     variants: dict[str, list[str | dict[str, Any]]] = {}
     suites: dict[str, dict[str, Any] | None] = Field(min_length=1)
     gate: GateText = GateText()
+    front: FrontKey = FrontKey()
     seed: Annotated[int, Field(ge=0)] = 0
 
     @field_validator("base", mode="before")
@@ -123,7 +125,9 @@ def read_spec(name: str) -> Spec:
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: cannot be read: {error}") from None
     if not isinstance(document, dict):
-        raise SpecError(f"{path}: a spec is a mapping with base, variants, suites and gate (got {_shown(document)})")
+        raise SpecError(
+            f"{path}: a spec is a mapping with base, variants, suites, gate and front (got {_shown(document)})"
+        )
     try:
         return parse_spec(document, path.stem)
     except SpecError as error:
@@ -143,6 +147,7 @@ def parse_spec(document: Mapping[str, Any], name: str = "spec") -> Spec:
         for name, params in parsed.suites.items()
     }
     rules = list(checked_rules(parsed.gate, chains, suites, faults))
+    faults.extend(parsed.front.faults(suites))
     if faults:
         raise SpecError("\n".join(faults))
     looks = tuple(parsed.gate.looks)

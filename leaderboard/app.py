@@ -15,9 +15,9 @@ import streamlit as st
 from weighin.leaderboard import charts, frames, fronts, tables
 from weighin.leaderboard.frames import Board, Measure, Row, open_store
 from weighin.results.errors import WeighinError
+from weighin.results.front import Front, front
 from weighin.results.gate import Verdict, exit_code
 from weighin.results.instruments import of_run, tries
-from weighin.results.pareto import FrontRow, front
 
 # Streamlit would print a bare string of this file on the page, so what constants mean is said in comments here.
 
@@ -100,8 +100,8 @@ def _read(path: Path, seen: Stamp, run: Row) -> Board:
     return frames.read_board(open_store(path), run)
 
 
-def _placed(path: Path, seen: Stamp, axes: tuple[str, str], run: str) -> list[FrontRow]:
-    return front(open_store(path), *axes, run)
+def _placed(path: Path, seen: Stamp, axes: tuple[str, str], run: str) -> Front:
+    return front(open_store(path), axes, run)
 
 
 def _judged(path: Path, seen: Stamp, run: Row) -> list[Verdict]:
@@ -187,6 +187,11 @@ def _pareto(path: Path, seen: Stamp, board: Board) -> None:
     log_x, log_y = _logarithmic(across, found, "x"), _logarithmic(up, found, "y")
     if len(drawn):
         st.altair_chart(charts.pareto(found, log_x=log_x, log_y=log_y), width="stretch")
+    st.caption(
+        "On the front: nobody beats its figures. Possibly: somebody does, but no paired test shows it. Confidently "
+        "dominated: a test does, in every objective. Stable: the share of bootstrap draws in which a variant is on the "
+        "front, no probability. `weighin front` takes more objectives, tolerances and a reference point."
+    )
     st.text(fronts.in_words(found))
     _texts(fronts.listed(found))
 

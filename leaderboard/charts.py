@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from weighin.leaderboard.frames import Measure, short
-from weighin.leaderboard.fronts import BEATEN, ON, Front
+from weighin.leaderboard.fronts import BEATEN, ON, POSSIBLY, Front
 
-# Blue and vermilion after Okabe and Ito (2008), the blue a shade lighter: both keep a contrast above 3 to white and to
-# Streamlit's dark ground. Shape and fill tell the classes apart once more.
-COLOURS = {ON: "#1f83c9", BEATEN: "#d55e00"}
-SHAPES = {ON: "circle", BEATEN: "diamond"}
+# Blue and vermilion after Okabe and Ito (2008), the blue a shade lighter, and grey for what is undecided: all keep a
+# contrast above 3 to white and to Streamlit's dark ground. Shape tells the classes apart once more.
+COLOURS = {ON: "#1f83c9", POSSIBLY: "#808080", BEATEN: "#d55e00"}
+SHAPES = {ON: "circle", POSSIBLY: "triangle-up", BEATEN: "diamond"}
 HEIGHT = 420
 MANY = 15
 """More points than this, and only those on the front bear their names."""
@@ -71,8 +71,9 @@ def _shape() -> alt.Shape:
 
 
 def _tooltip() -> list[alt.Tooltip]:
-    named = {"variant": "variant", "x_text": "across", "y_text": "up", "place": "place", "why": "dominated"}
-    return [alt.Tooltip(f"{field}:N", title=title) for field, title in named.items()]
+    titles = {"x_text": "across", "y_text": "up"}
+    fields = ("variant", "x_text", "y_text", "place", "why", "stable")
+    return [alt.Tooltip(f"{field}:N", title=titles.get(field, field)) for field in fields]
 
 
 def _axis(measure: Measure, log: bool) -> dict[str, Any]:

@@ -6,19 +6,26 @@ import pandas as pd
 
 from weighin.leaderboard.frames import Board, Measure, short
 from weighin.leaderboard.tables import figure
-from weighin.results.pareto import FrontRow
+from weighin.results.front import PLACES
+from weighin.results.front import Front as Found
+from weighin.results.front import in_words as said_of
+from weighin.results.render import MISSING
 
-ON, BEATEN, OUT = "on the front", "dominated", "left out"
-COLUMNS = ("variant", "place", "why", "x_text", "y_text", "x", "x_low", "x_high", "y", "y_low", "y_high")
+ON, POSSIBLY, BEATEN, OUT = PLACES.values()
+COLUMNS = ("variant", "place", "why", "stable", "x_text", "y_text", "x", "x_low", "x_high", "y", "y_low", "y_high")
 
 
 @dataclass(frozen=True)
 class Front:
-    """Every variant with its place; `frame` has the columns `COLUMNS`, numbers in base units."""
+    """Every variant with its place; `frame` has the columns `COLUMNS`, numbers in base units.
+
+    `said` holds sentences on the whole: hypervolume, knee, what an axis could not tell.
+    """
 
     x: Measure
     y: Measure
     frame: pd.DataFrame
+    said: tuple[str, ...] = ()
 
     @property
     def drawn(self) -> pd.DataFrame:
@@ -26,25 +33,18 @@ class Front:
         return self.frame[self.frame["place"] != OUT].reset_index(drop=True)
 
 
-def build(board: Board, placed: list[FrontRow], x: Measure, y: Measure) -> Front:
+def build(board: Board, found: Found, x: Measure, y: Measure) -> Front:
     """Join places with values, intervals and n."""
     index = {(row["variant"], row["suite"], row["metric"]): row for row in board.scores}
     records = []
-    for row in placed:
+    for row in found.rows:
         sides = [index.get((row.variant, m.suite, m.metric)) for m in (x, y)]
         texts = [figure(side, m.unit) for side, m in zip(sides, (x, y), strict=True)]
         numbers = [side[name] if side else None for side in sides for name in ("value", "ci_low", "ci_high")]
-        records.append((row.variant, *_place(row), *texts, *numbers))
+        stable = MISSING if row.stability is None else f"{row.stability * 100:.0f} %"
+        records.append((row.variant, PLACES[row.place], row.why, stable, *texts, *numbers))
     frame = pd.DataFrame(records, columns=list(COLUMNS))
-    return Front(x, y, frame.astype(dict.fromkeys(COLUMNS[5:], "float64")))
-
-
-def _place(row: FrontRow) -> tuple[str, str]:
-    if row.on_front:
-        return ON, ""
-    if row.reason is not None:
-        return OUT, row.reason
-    return BEATEN, f"by {', '.join(row.dominated_by)}"
+    return Front(x, y, frame.astype(dict.fromkeys(COLUMNS[6:], "float64")), tuple(said_of(found)))
 
 
 def in_words(front: Front) -> str:
@@ -52,19 +52,19 @@ def in_words(front: Front) -> str:
     frame = front.frame
     on = [short(name) for name in frame.loc[frame["place"] == ON, "variant"]]
     said = f"On the front of {front.y.name} against {front.x.name}: {', '.join(on) or 'no variant'}."
-    for place, what in ((BEATEN, "Dominated"), (OUT, "Left out")):
+    for place in (POSSIBLY, BEATEN, OUT):
         rows = frame[frame["place"] == place]
         if len(rows):
             named = [
                 f"{short(name)} ({short(why, 200)})" for name, why in zip(rows["variant"], rows["why"], strict=True)
             ]
-            said += f"\n{what}: {'; '.join(named)}."
-    return said
+            said += f"\n{place.capitalize()}: {'; '.join(named)}."
+    return "\n".join([said, *(short(line, 300) for line in front.said)])
 
 
 def listed(front: Front) -> pd.DataFrame:
     """The same rows as a table."""
-    shown = front.frame[["variant", "place", "y_text", "x_text", "why"]]
+    shown = front.frame[["variant", "place", "stable", "y_text", "x_text", "why"]]
     return shown.rename(columns={"x_text": front.x.name, "y_text": front.y.name})
 
 

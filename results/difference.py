@@ -5,6 +5,8 @@ A positive drop always means that the second is worse.
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -94,7 +96,7 @@ def measure(pairs: Pairs, level: float = 0.95) -> Comparison:
     )
     if plain.caveat is not None:
         return plain
-    if _counted(pairs):
+    if counted(pairs.score_a, len(pairs.a)):
         return dataclasses.replace(plain, method="counted", low=plain.drop, high=plain.drop, upper=plain.drop)
     d = sign * (pairs.a - pairs.b)
     if _shares(pairs):
@@ -123,21 +125,28 @@ def _caveat(pairs: Pairs) -> str | None:
             return "modelled"
         if score["runtime"] and score["form"] == "simulated":
             return "dense kernel: the runtime simulates this format"
-    if _counted(pairs):
+    return untested(pairs.score_a, n=len(pairs.a), clusters=len(set(pairs.clusters)), shares=_shares(pairs))
+
+
+def untested(score: Mapping[str, Any], *, n: int, clusters: int, shares: bool) -> str | None:
+    """Why no test tells two figures of this metric apart over `n` items in so many clusters; None where one does.
+
+    `score` is a row of a view of scores; `shares` says that all items are 0 or 1.
+    """
+    if counted(score, n):
         return None
-    if pairs.score_a["runtime"]:
+    if score["runtime"]:
         return "not interleaved"
-    if pairs.score_a["reduce"] not in ("mean", "exp_mean"):
-        return f"no test for a {pairs.score_a['reduce']} yet"
-    if _shares(pairs) and not pairs.clustered:
+    if score["reduce"] not in ("mean", "exp_mean"):
+        return f"no test for a {score['reduce']} yet"
+    if shares and clusters == n:
         return None
-    groups = len(set(pairs.clusters))
-    return None if groups >= MIN_CLUSTERS else f"fewer than {MIN_CLUSTERS} {'clusters' if pairs.clustered else 'items'}"
+    return None if clusters >= MIN_CLUSTERS else f"fewer than {MIN_CLUSTERS} {'clusters' if clusters < n else 'items'}"
 
 
-def _counted(pairs: Pairs) -> bool:
+def counted(score: Mapping[str, Any], n: int) -> bool:
     """Bytes counted once have no noise: they are compared as they are."""
-    return pairs.score_a["unit"] in ("B", "B/token") and len(pairs.a) == 1
+    return score["unit"] in ("B", "B/token") and n == 1
 
 
 def _shares(pairs: Pairs) -> bool:

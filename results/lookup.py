@@ -1,7 +1,7 @@
 """Finding what a name means in a store: runs, variants, metrics. A wrong name says what is allowed."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,7 +127,7 @@ def quality(rows: Iterable[dict[str, Any]]) -> str | None:
     return ".".join(min(found)[1::2]) if found else None
 
 
-def one_metric(name: str, rows: Iterable[dict[str, Any]]) -> tuple[str, str]:
+def one_metric(name: str, rows: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
     """The suite and the one metric that `name` means among score rows; raises where it is none or several."""
     suite, metric = split_metric(name)
     known = {(row["suite"], row["metric"]) for row in rows if row["metric"] != "*"}

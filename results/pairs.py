@@ -61,7 +61,7 @@ def pair(store: Store, suite: str, metric: str, ids: tuple[str, str], waive: Col
     both = [row for row in rows if row["a"] is not None and row["b"] is not None]
     if any(row["weight_a"] != row["weight_b"] for row in both):
         unlike.append("weights")
-    refused = tuple(name for name in unlike if not _waived(name, waive))
+    refused = tuple(name for name in unlike if not waived(name, waive))
     if refused:
         return Refusal(suite, metric, f"the protocols differ in {', '.join(refused)}", refused)
     unmatched = sum((row["a"] is None) != (row["b"] is None) for row in rows)
@@ -103,22 +103,23 @@ def _joined(store: Store, metric: str, ids: tuple[str, str]) -> list[dict[str, A
 
 
 def _unlike(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    a, b = _flat(first["protocol"]), _flat(second["protocol"])
+    a, b = flat(first["protocol"]), flat(second["protocol"])
     unlike = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
     if first["runtime"] and first["machine_key"] != second["machine_key"] and "machine" not in unlike:
         unlike.append("machine")
     return unlike + [f"metric.{name}" for name in ("unit", "better", "reduce") if first[name] != second[name]]
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+def flat(value: Any, prefix: str = "") -> dict[str, str]:
     """Nested JSON objects as dotted names, so that a difference can be named; leaves as JSON text."""
     if not isinstance(value, dict) or not value:
         return {prefix: json.dumps(value, sort_keys=True)} if prefix else {}
-    flat: dict[str, str] = {}
+    found: dict[str, str] = {}
     for key, item in value.items():
-        flat |= _flat(item, f"{prefix}.{key}" if prefix else str(key))
-    return flat
+        found |= flat(item, f"{prefix}.{key}" if prefix else str(key))
+    return found
 
 
-def _waived(name: str, waive: Collection[str]) -> bool:
+def waived(name: str, waive: Collection[str]) -> bool:
+    """Whether a field, or one it is part of, is among those to waive."""
     return any(name == given or name.startswith(given + ".") for given in waive)

@@ -1,96 +1,95 @@
-"""The Pareto front of two metrics: the variants that no other beats in both."""
+"""Dominance among points: fronts, the space they dominate, their knee. Every coordinate counts as: less is better.
 
-from dataclasses import dataclass
+`moocore` (M. López-Ibáñez) does the dominance work; tolerances and the knee are ours.
+"""
+
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from weighin.results.errors import WeighinError
-from weighin.results.lookup import one_metric, run_named
 from weighin.results.statistics import Floats
-from weighin.results.store import Store
+
+Bools = npt.NDArray[np.bool_]
+
+_LEAST = 1e-9
+_SLACK = 1 + _LEAST
+"""0.75 - 0.74 is a little more than 0.01 in floating point, and counts as equal under a tolerance of 0.01."""
+_PIECE = 32
+"""Rivals that are held against all points at a time."""
 
 
-@dataclass(frozen=True)
-class FrontRow:
-    """A variant and its place: on the front, dominated by others, or left out for a `reason`."""
+def nondominated(points: Floats, tolerance: Floats | None = None) -> Bools:
+    """Which rows (item, objective) no other row beats; equal rows stay together.
 
-    variant: str
-    x: float | None
-    y: float | None
-    on_front: bool
-    dominated_by: tuple[str, ...] = ()
-    reason: str | None = None
-
-
-def nondominated(points: Floats) -> npt.NDArray[np.bool_]:
-    """Which rows (item, objective; less is better) no other row dominates; equal rows stay together.
-
-    Row i dominates j where it is nowhere more and somewhere less.
+    Row i beats row j where it is nowhere worse by more than the `tolerance` (objective), somewhere better by more, and
+    all in all, reckoned in tolerances, gains more than it gives away: without this last, three rows could beat each
+    other in a circle. Without tolerance that is Pareto dominance. Raises `ValueError` for values that are not finite.
     """
-    kept = np.ones(len(points), dtype=np.bool_)
-    # a dominating row comes first in lexicographic order, so each row need only be held against the front so far
-    front: list[int] = []
-    for index in np.lexsort(points.T[::-1]):
-        if front:
-            rivals = points[front]
-            beaten = (rivals <= points[index]).all(axis=1) & (rivals < points[index]).any(axis=1)
-            if beaten.any():
-                kept[index] = False
-                continue
-        front.append(int(index))
+    if not np.isfinite(points).all():
+        raise ValueError("a front needs finite coordinates")
+    if len(points) == 0:
+        return np.zeros(0, dtype=np.bool_)
+    plain = _nondominated(points)
+    if tolerance is None or not tolerance.any():
+        return plain
+    # whatever a row beats, a row that dominates it beats as well: the plain front has all rivals that matter, and those
+    # that are good all round leave few points to the others
+    rivals = points[plain]
+    rivals = rivals[np.argsort((rivals / np.maximum(np.ptp(points, axis=0), _LEAST)).sum(axis=1))]
+    left = np.arange(len(points))
+    for start in range(0, len(rivals), _PIECE):
+        left = left[~beats(rivals[start : start + _PIECE], points[left], tolerance).any(axis=0)]
+    kept = np.zeros(len(points), dtype=np.bool_)
+    kept[left] = True
     return kept
 
 
-def front(store: Store, x: str, y: str, run: str | None = None) -> list[FrontRow]:
-    """Every variant of a run with its place among `x` and `y`, each written SUITE.METRIC; in the spec's order.
+def beats(rivals: Floats, points: Floats, tolerance: Floats) -> Bools:
+    """Whether each rival (first axis) beats each point (second axis); see `nondominated`."""
+    shape = len(rivals), len(points)
+    fine, gains, sure = np.ones(shape, np.bool_), np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+    balance = np.zeros(shape)
+    for mine, theirs, slack in zip(rivals.T, points.T, tolerance * _SLACK, strict=True):
+        loss = np.subtract.outer(mine, theirs)
+        fine &= loss <= slack
+        better = loss < -slack
+        gains |= better
+        if slack:
+            balance += loss / slack
+        else:  # an axis without tolerance that gains cannot be part of a circle
+            sure |= better
+    return fine & gains & (sure | (balance < -_LEAST))
 
-    Only eligible figures of the run's machine enter: none that is missing, modelled or of a simulated format. Raises
-    `WeighinError` for an unknown metric, one that is several, or one of which neither way is better.
+
+def hypervolume(points: Floats, reference: Floats) -> float:
+    """The space that rows (item, objective) dominate up to the `reference` point; rows beyond it add nothing."""
+    import moocore
+
+    return float(moocore.hypervolume(points, ref=reference)) if len(points) else 0.0
+
+
+def bend(points: Floats) -> Floats:
+    """How far each row of a front (item, objective) lies from the chord through the extremes (from the plane, with
+    more objectives), towards what is better.
+
+    Each objective is first scaled to the span of the front, 0 to 1 (Das 1999, Structural Optimization 18:107).
     """
-    with store.snapshot() as held:
-        home = run_named(held, run)
-        rows = held.rows("select * from scores where run_id = ?", [home])
-        labels = held.rows("select label from labels where run_id = ? order by position", [home])
-        machine = held.rows("select machine_key from runs where run_id = ?", [home])[0]["machine_key"]
-    axes = [one_metric(name, rows) for name in (x, y)]
-    signs = [_sign(axis, rows) for axis in axes]
-    entries = [_entry(label["label"], axes, rows, machine) for label in labels]
-    return _placed(entries, signs)
+    span = np.ptp(points, axis=0)
+    return np.asarray(1 - ((points - points.min(axis=0)) / np.where(span > 0, span, 1.0)).sum(axis=1))
 
 
-def _sign(axis: tuple[str, str], rows: list[dict[str, Any]]) -> float:
-    """What to multiply by so that less is better."""
-    directions = {row["better"] for row in rows if (row["suite"], row["metric"]) == axis}
-    if len(directions) != 1 or directions == {"none"}:
-        raise WeighinError(f"metric {'.'.join(axis)}: neither way is better, so it has no front")
-    return -1.0 if directions == {"higher"} else 1.0
+def knee(points: Floats) -> int | None:
+    """The row of a front with the largest `bend`; None where no row lies on the better side of the chord."""
+    if len(points) < 3 or not np.ptp(points, axis=0).all():
+        return None
+    bends = bend(points)
+    best = int(np.argmax(bends))
+    return best if bends[best] > _LEAST else None
 
 
-def _entry(label: str, axes: list[tuple[str, str]], rows: list[dict[str, Any]], machine: str) -> FrontRow:
-    values: list[float | None] = []
-    reasons = []
-    for suite, metric in axes:
-        mine = [row for row in rows if row["variant"] == label and row["suite"] == suite]
-        row = next((r for r in mine if r["metric"] == metric), next((r for r in mine if r["metric"] == "*"), None))
-        values.append(row["value"] if row else None)
-        if row is None:
-            reasons.append(f"{suite}.{metric}: not measured")
-        elif not row["eligible"]:
-            reasons.append(f"{suite}.{metric}: {row['reason'] or row['eligible_reason']}")
-        elif row["machine_key"] != machine:
-            reasons.append(f"{suite}.{metric}: measured on another machine")
-    return FrontRow(label, values[0], values[1], False, (), "; ".join(reasons) or None)
+def _nondominated(points: Floats) -> Bools:
+    import moocore
 
-
-def _placed(entries: list[FrontRow], signs: list[float]) -> list[FrontRow]:
-    inside = [entry for entry in entries if entry.reason is None and entry.x is not None and entry.y is not None]
-    points = np.array([(e.x, e.y) for e in inside], dtype=np.float64).reshape(-1, 2) * signs
-    mask = nondominated(points)
-    placed = {}
-    for entry, point, on_front in zip(inside, points, mask, strict=True):
-        beaten = (points <= point).all(axis=1) & (points < point).any(axis=1)
-        better = tuple(inside[i].variant for i in np.flatnonzero(beaten & mask))
-        placed[entry.variant] = FrontRow(entry.variant, entry.x, entry.y, bool(on_front), better)
-    return [placed.get(entry.variant, entry) for entry in entries]
+    found: Any = moocore.is_nondominated(np.ascontiguousarray(points), keep_weakly=True)
+    return np.asarray(found, dtype=np.bool_)

@@ -62,11 +62,13 @@ def test_every_absence_has_its_reason(page: Any) -> None:
 def test_the_front_stands_beside_its_chart_in_words_and_as_a_table(page: Any) -> None:
     assert len(page.get("vega_lite_chart") or page.get("arrow_vega_lite_chart")) == 1
     assert "On the front of accuracy.acc against memory.disk: int8.\n" in said(page)
-    assert f"Dominated: base (by int8); {HOSTILE} (by int8).\n" in said(page)
+    assert f"Possibly on it: base (beaten by int8); {HOSTILE} (beaten by int8).\n" in said(page)
     assert "Left out: sim (accuracy.acc: out of memory)." in said(page)
     rows = page.dataframe[2].value.set_index("variant")
     assert rows.loc["int8", "memory.disk"] == "586 KiB · n 1"
-    assert rows.loc["base", "why"] == "by int8"
+    assert rows.loc["base", ["place", "why"]].tolist() == ["possibly on it", "beaten by int8"]
+    assert rows.loc["int8", "stable"] == "100 %" and rows.loc["sim", "stable"] == "–"
+    assert "Hypervolume: none; there is no reference point" in said(page)
     assert rows.loc["sim", "why"] == "accuracy.acc: out of memory"
 
 
@@ -75,6 +77,7 @@ def test_other_axes_can_be_chosen(page: Any) -> None:
     page = across.select("latency.ttft").run()
     assert not page.exception
     assert "accuracy.acc against latency.ttft: base." in said(page)
+    assert "latency.ttft cannot show anybody dominated: not interleaved." in said(page)
     assert "dense kernel: the runtime simulates this format" in said(page)
     up = next(box for box in page.selectbox if box.label == "Up")
     page = up.select("latency.ttft").run()

@@ -7,7 +7,7 @@ import pytest
 from tests.boards import HOSTILE, RUDE_REASON, weigh
 from tests.stores import machine, run_row
 from weighin.results.errors import WeighinError
-from weighin.results.pareto import front
+from weighin.results.front import front
 from weighin.results.store import Store
 
 pytest.importorskip("streamlit", reason="the page needs streamlit: pip install 'weighin[board]'")
@@ -75,7 +75,7 @@ def test_a_run_without_any_figure(tmp_path: Path) -> None:
 
 
 def drawn(store: Store, board: Board, x: str, y: str) -> fronts.Front:
-    return fronts.build(board, front(store, x, y), measure(board, x), measure(board, y))
+    return fronts.build(board, front(store, (x, y)), measure(board, x), measure(board, y))
 
 
 def test_a_chart_is_drawn_of_data_and_fixed_words_only(store: Store, board: Board) -> None:
@@ -85,6 +85,25 @@ def test_a_chart_is_drawn_of_data_and_fixed_words_only(store: Store, board: Boar
     assert {row["variant"] for row in data} == {"base", "int8", HOSTILE}
     assert HOSTILE not in str(spec)
     assert "'http" not in str(spec).replace(str(spec["$schema"]), "")
+
+
+def test_every_class_has_a_colour_and_a_shape_of_its_own(store: Store, board: Board) -> None:
+    classes = [fronts.ON, fronts.POSSIBLY, fronts.BEATEN]
+    for kind in (charts.COLOURS, charts.SHAPES):
+        assert list(kind) == classes and len(set(kind.values())) == 3
+    for colour in charts.COLOURS.values():
+        for ground in ("#ffffff", "#0e1117"):
+            light, dark = sorted((luminance(colour), luminance(ground)), reverse=True)
+            assert (light + 0.05) / (dark + 0.05) > 3, "WCAG 2.2, success criterion 1.4.11"
+    places = drawn(store, board, "memory.disk", "accuracy.acc").frame["place"].tolist()
+    assert places == [fronts.POSSIBLY, fronts.ON, fronts.OUT, fronts.POSSIBLY]
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of an sRGB colour (WCAG 2.2)."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def test_limits_that_a_logarithmic_axis_cannot_show_are_clipped(store: Store, board: Board) -> None:

@@ -61,7 +61,14 @@ def test_a_file_that_is_no_store_is_refused_and_kept(content: bytes, tmp_path: P
 
 
 def test_reading_verbs_without_a_store_say_what_to_do() -> None:
-    for command in (["compare", "a", "b"], ["export", "x.csv"], ["gate"], ["list", "runs"], ["show", "nothing"]):
+    for command in (
+        ["compare", "a", "b"],
+        ["export", "x.csv"],
+        ["front", "--x", "a.b", "--y", "c.d"],
+        ["gate"],
+        ["list", "runs"],
+        ["show", "nothing"],
+    ):
         run = weighin(*command)
         assert run.returncode in (0, 2) and "Traceback" not in run.stderr, command
         assert run.returncode == 0 or run.stderr.startswith("weighin: "), command
@@ -102,6 +109,8 @@ gate: [{{metric: memory.disk, variant: half, margin: 0}}]
     itself = weighin("compare", "half", "half")
     assert "compared with itself" in itself.stdout
     out = tmp_path / "scores.csv"
+    fronted = weighin("front", "--x", "memory.disk", "--y", "count.value")
+    assert fronted.returncode == 0 and "on the front\n" in fronted.stdout and "\x1b" not in fronted.stdout
     assert weighin("export", str(out)).returncode == 0 and "variant" in out.read_text().splitlines()[0]
     assert weighin("export", str(tmp_path / "x.docx")).returncode == 2
     assert weighin("show", "half").stdout.count("halve") >= 1

@@ -1,6 +1,4 @@
-"""The front against brute force, and what may not enter it."""
-
-from pathlib import Path
+"""Dominance against brute force: fronts, tolerances, hypervolume, knee."""
 
 import numpy as np
 import pytest
@@ -8,24 +6,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tests.stores import DISK, ENERGY, TTFT, Setting, fill, numbers, shares
-from weighin.results.errors import WeighinError
-from weighin.results.pareto import FrontRow, front, nondominated
-from weighin.results.records import Metric, Sample
+from weighin.results.pareto import beats, hypervolume, knee, nondominated
 
 # small whole numbers, so that ties are common
-clouds = st.tuples(st.integers(0, 25), st.integers(1, 4)).flatmap(
+clouds = st.tuples(st.integers(0, 25), st.integers(2, 4)).flatmap(
     lambda shape: arrays(np.float64, shape, elements=st.integers(-4, 4).map(float))
 )
+tolerances = st.lists(st.integers(0, 2).map(float), min_size=4, max_size=4).map(np.array)
 
 
-def _brute(points: np.ndarray) -> list[bool]:
+def brute(points: np.ndarray) -> list[bool]:
     return [not any((q <= p).all() and (q < p).any() for q in points) for p in points]
 
 
 @given(clouds)
 def test_the_front_is_that_of_brute_force(points: np.ndarray) -> None:
-    assert nondominated(points).tolist() == _brute(points)
+    assert nondominated(points).tolist() == brute(points)
+
+
+@pytest.mark.parametrize("objectives", [2, 3, 4, 6])
+def test_a_large_front_is_that_of_brute_force(objectives: int) -> None:
+    rng = np.random.default_rng(objectives)
+    points = np.round(rng.normal(size=(400, objectives)), 1)
+    assert nondominated(points).tolist() == brute(points)
 
 
 @given(clouds, st.integers(0, 3))
@@ -43,71 +46,63 @@ def test_equal_rows_stay_together(points: np.ndarray) -> None:
     assert mask[: len(points)].tolist() == mask[len(points) :].tolist() == nondominated(points).tolist()
 
 
-def _suites(right: int, seconds: float) -> dict[str, list[Sample]]:
-    return {"accuracy": shares([1] * right + [0] * (10 - right)), "latency": numbers([seconds] * 3, TTFT)}
+def test_what_is_not_finite_has_no_place() -> None:
+    for value in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="finite"):
+            nondominated(np.array([[1.0, value], [2.0, 1.0]]))
 
 
-def _of(rows: list[FrontRow]) -> dict[str, tuple[bool, tuple[str, ...], str | None]]:
-    return {row.variant: (row.on_front, row.dominated_by, row.reason) for row in rows}
+def held(p: np.ndarray, q: np.ndarray, tolerance: np.ndarray) -> bool:
+    """Whether p beats q, said plainly for whole numbers."""
+    loss = [float(a - b) for a, b in zip(p, q, strict=True)]
+    if any(a > t for a, t in zip(loss, tolerance, strict=True)) or not any(
+        a < -t for a, t in zip(loss, tolerance, strict=True)
+    ):
+        return False
+    strict = [a for a, t in zip(loss, tolerance, strict=True) if t == 0]
+    return any(a < 0 for a in strict) or sum(a / t for a, t in zip(loss, tolerance, strict=True) if t > 0) < 0
 
 
-def test_a_front_with_all_that_may_not_enter(tmp_path: Path) -> None:
-    grid = {
-        "base": _suites(8, 0.3),
-        "small": _suites(7, 0.1),
-        "slow": _suites(7, 0.4),
-        "twin": _suites(8, 0.3),
-        "fake": _suites(9, 0.05),
-        "shy": {"accuracy": shares([1] * 10), "latency": "no clock"},
-        "bare": {"accuracy": shares([1] * 10)},
-    }
-    store = fill(tmp_path / "w.duckdb", grid, Setting(forms={"fake": "simulated"}))
-    rows = front(store, "latency.ttft", "accuracy.acc")
-    assert [row.variant for row in rows] == list(grid)
-    assert _of(rows) == {
-        "base": (True, (), None),
-        "small": (True, (), None),
-        "slow": (False, ("base", "small", "twin"), None),
-        "twin": (True, (), None),
-        "fake": (False, (), "latency.ttft: dense kernel: the runtime simulates this format"),
-        "shy": (False, (), "latency.ttft: no clock"),
-        "bare": (False, (), "latency.ttft: not measured"),
-    }
-    assert (rows[1].x, rows[1].y) == (pytest.approx(0.1), pytest.approx(0.7))
-    swapped = front(store, "accuracy.acc", "latency.ttft")
-    assert _of(swapped) | {"x": ()} == _of(rows) | {"x": ()}
+@given(clouds, tolerances)
+def test_a_front_with_tolerances_is_that_of_brute_force(points: np.ndarray, tolerance: np.ndarray) -> None:
+    some = tolerance[: points.shape[1]]
+    expected = [not any(held(q, p, some) for q in points) for p in points]
+    assert nondominated(points, some).tolist() == expected
+    assert len(points) == 0 or any(expected), "a front is never empty"
 
 
-def test_modelled_figures_do_not_enter(tmp_path: Path) -> None:
-    grid = {
-        label: {"energy": numbers([joule] * 2, ENERGY, source), "memory": numbers([size], DISK)}  # type: ignore[arg-type]
-        for label, joule, size, source in [("a", 1.0, 9.0, "counter"), ("b", 0.1, 1.0, "modelled")]
-    }
-    rows = front(fill(tmp_path / "w.duckdb", grid), "energy.energy", "memory.disk")
-    assert _of(rows) == {"a": (True, (), None), "b": (False, (), "energy.energy: modelled")}
+def test_a_difference_within_the_tolerance_counts_as_equal() -> None:
+    points = np.array([[0.75, 2.0], [0.74, 1.0], [0.73, 1.0]])  # 0.75 - 0.74 is a hair more than 0.01
+    assert nondominated(points * [-1, 1]).tolist() == [True, True, False]
+    assert nondominated(points * [-1, 1], np.array([0.01, 0.0])).tolist() == [False, True, True]
+    assert nondominated(points * [-1, 1], np.array([0.01, 1.0])).tolist() == [True, True, False]
 
 
-def test_only_the_machine_of_the_run_counts(tmp_path: Path) -> None:
-    path = tmp_path / "w.duckdb"
-    fill(path, {"base": _suites(8, 0.3), "small": _suites(7, 0.1)})
-    store = fill(path, {"base": _suites(8, 0.3), "small": _suites(7, 0.1)}, Setting(run="r2", machine="m2", order=1))
-    store.set_cell("r2", "small", "latency", status="ok", evaluation_id="r1-small-latency", reused=True)
-    rows = _of(front(store, "latency.ttft", "accuracy.acc"))
-    assert rows["base"] == (True, (), None)
-    assert rows["small"] == (False, (), "latency.ttft: measured on another machine")
-    assert _of(front(store, "latency.ttft", "accuracy.acc", run="r1"))["small"] == (True, (), None)
+def test_no_three_beat_each_other_in_a_circle() -> None:
+    points, one = np.array([[0.0, 0.0, 0.0], [1.2, -0.6, -0.6], [0.6, 0.6, -1.2]]), np.ones(3)
+    loss = points[:, None] - points[None]
+    circle = (loss <= 1).all(axis=2) & (loss < -1).any(axis=2)
+    assert circle[0, 1] and circle[1, 2] and circle[2, 0], "what the balance is there for"
+    assert not beats(points, points, one).any()
+    assert nondominated(points, one).all()
 
 
-def test_wrong_metrics_say_what_is_allowed(tmp_path: Path) -> None:
-    tasks = [Sample("a", 1.0, Metric("arc/acc", "1")), Sample("b", 1.0, Metric("piqa/acc", "1"))]
-    length = numbers([1.0, 2.0], Metric("length", "token", better="none"))
-    store = fill(tmp_path / "w.duckdb", {"base": {**_suites(8, 0.3), "tasks": tasks, "odd": length}})
-    for name, message in [
-        ("latency.tft", "Did you mean 'latency.ttft'"),
-        ("latency", "SUITE.METRIC"),
-        ("tasks.acc", "tasks.arc/acc, tasks.piqa/acc"),
-        ("odd.length", "neither way is better"),
-    ]:
-        with pytest.raises(WeighinError, match=message):
-            front(store, name, "accuracy.acc")
-    assert front(store, "tasks.piqa/acc", "accuracy.acc")[0].on_front
+@given(clouds)
+def test_the_hypervolume_counts_the_cells_that_are_dominated(points: np.ndarray) -> None:
+    """On whole numbers the space is made of unit cells."""
+    reference = np.full(points.shape[1], 3.0)
+    grid = np.stack(np.meshgrid(*[np.arange(-4, 3)] * points.shape[1], indexing="ij"), axis=-1)
+    cells = grid.reshape(-1, points.shape[1])
+    covered = np.array([(points <= cell).all(axis=1).any() for cell in cells]) if len(points) else np.zeros(1)
+    assert hypervolume(points, reference) == pytest.approx(covered.sum())
+
+
+def test_the_knee_lies_farthest_from_the_chord() -> None:
+    front = np.array([[0.0, 1.0], [0.1, 0.3], [0.5, 0.2], [1.0, 0.0]])
+    assert knee(front) == 1
+    assert knee(front * [1000, 0.001] + [5, -2]) == 1, "whatever the units"
+    assert knee(front[::-1]) == 2
+    bulge = np.array([[0.0, 1.0], [0.9, 0.9], [1.0, 0.0]])
+    straight = np.array([[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]])
+    for none in (bulge, straight, front[:2], np.array([[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]])):
+        assert knee(none) is None

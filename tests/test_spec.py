@@ -32,6 +32,7 @@ def test_a_good_spec() -> None:
     assert spec.chains["small"][2].params["group_size"] == 128, "defaults are filled in: they count in the key"
     assert spec.suites["latency"]["requests"] == 20
     assert spec.gate[0].against == "base"
+    spec_with(front={"epsilon": {"accuracy.acc": 0.01}, "reference": {"latency.tpot": 0.05, "accuracy.acc": 0.2}})
 
 
 def test_the_seed_reaches_every_stage_that_has_one() -> None:
@@ -57,6 +58,10 @@ def test_the_seed_reaches_every_stage_that_has_one() -> None:
         ({"suites": {}}, "suites: Dictionary should have at least 1 item"),
         ({"suites": {"latency": {"requests": 0}}}, "suites.latency.requests: Input should be greater than 0 (got 0)"),
         ({"gate": [{"metric": "accuracy.acc", "variant": "smal"}]}, "gate[0].variant: no variant 'smal'. Did you mean 'small'?"),
+        ({"front": {"epsilon": {"accuracy.acc": -1}}}, "front.epsilon.accuracy.acc: Input should be greater"),
+        ({"front": {"reference": {"memory.disk": 1e6}}}, "front.reference: no suite 'memory' in this spec."),
+        ({"front": {"reference": {"latency": 1}}}, "front.reference: metric 'latency': should read SUITE.METRIC"),
+        ({"front": {"origin": {}}}, "front.origin: no such parameter."),
         ({"gate": [{"metric": "energy.per_token", "variant": "small"}]}, "gate[0].metric: no suite 'energy' in this spec."),
         ({"gate": [{"metric": "accuracy", "variant": "small"}]}, "gate[0]: metric 'accuracy': should read SUITE.METRIC"),
         ({"gate": [{"metric": "accuracy.acc", "variant": "small", "margin": -1}]}, "gate[0]: gate accuracy.acc: margin must be a number >= 0"),
