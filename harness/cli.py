@@ -77,8 +77,12 @@ def _working_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
     run.add_argument("--again", action="append", default=[], metavar="SUITE", help="measure SUITE anew although held")
     _gate_verb(verbs)
     calibrate = verbs.add_parser("calibrate", help="try every instrument on planted truth on this machine")
-    calibrate.add_argument("suites", nargs="*", metavar="SUITE", help="default: every suite")
+    calibrate.add_argument(
+        "suites", nargs="*", metavar="SUITE", help="default: every suite; `gate`: replay a run's rules"
+    )
     calibrate.add_argument("--fast", action="store_true", help="leave out what takes minutes")
+    calibrate.add_argument("--run", metavar="RUN", help="whose rules `gate` replays (default: the latest)")
+    calibrate.add_argument("--replays", type=int, default=2000, metavar="N", help="how often (default: 2000)")
     verbs.add_parser("doctor", help="what this machine can measure, and what is missing")
     reference = verbs.add_parser("reference", help="the reference models")
     actions = reference.add_subparsers(dest="action", required=True, metavar="ACTION")

@@ -3,22 +3,27 @@
 import argparse
 import dataclasses
 import sys
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
 
 from weighin.harness import report
+from weighin.harness.calibrate import show as calibration_table
 from weighin.harness.looks import look_of
 from weighin.harness.spec import Spec, read_spec
-from weighin.results import ledger
+from weighin.results import ledger, rates
 from weighin.results.compare import compare as paired
 from weighin.results.errors import WeighinError
 from weighin.results.gate import Bench, Verdict, exit_code, judge
 from weighin.results.lookup import Side, run_named, side
+from weighin.results.replay import replay
 from weighin.results.rows import WaiverRow
-from weighin.results.rules import Rule
+from weighin.results.rules import Rule, rules_of
 from weighin.results.sequential import look_alpha
 from weighin.results.store import Store
 from weighin.results.verdict_files import FORMATS
@@ -43,7 +48,7 @@ def gate(args: argparse.Namespace) -> int:
     if args.format == "table" or (args.out and args.out != "-"):
         console = Console()
         report.verdicts(console, found)
-        report.instruments(console, store, run, {verdict.metric.partition(".")[0] for verdict in found} | {"gate"})
+        report.instruments(console, store, run, {verdict.metric.partition(".")[0] for verdict in found})
     return exit_code(found)
 
 
@@ -102,6 +107,25 @@ def _written(place: str, text: str) -> None:
         Path(place).expanduser().write_text(text, encoding="utf-8")
     except OSError as error:
         raise WeighinError(f"--out {place}: cannot be written: {error.strerror or error}") from None
+
+
+def calibrate(args: argparse.Namespace) -> int:
+    """Replay a run's rules on its own data; 1 where alarms or unsafe passes are surely more than 5 %."""
+    console, store = Console(), Store(args.store)
+    run = run_named(store, args.run)
+    rules = rules_of(store.rows("select spec from runs where run_id = ?", [run])[0]["spec"])[0]
+    if not any(rule.role == "gate" for rule in rules):
+        raise WeighinError(f"run {run}: its spec has no gate rules to replay")
+    began = time.monotonic()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("replays", total=args.replays)
+        found = replay(store, rules, run, draws=args.replays, progress=lambda done: bar.update(task, completed=done))
+    rows = rates.kept(store, run, found, time.monotonic() - began)
+    calibration_table(console, rows)
+    console.print(f"\nWhere nothing had changed, all rules passed in {found.releases.value:.1%} of the replays.")
+    for reason in found.left_out:
+        console.print(f"[yellow]not replayed[/] {escape(reason)}", highlight=False)
+    return 0 if all(row.passed for row in rows) else 1
 
 
 def compare(args: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from weighin.results.front import in_words as whole_in_words
 from weighin.results.gate import Verdict, exit_code
 from weighin.results.instruments import in_words, of_run
 from weighin.results.lookup import quality
+from weighin.results.rates import in_words as gate_errors
 from weighin.results.render import MISSING, interval, quantity
 from weighin.results.store import Store
 
@@ -125,11 +126,12 @@ def verdicts(console: Console, found: Sequence[Verdict]) -> None:
 
 
 def instruments(console: Console, store: Store, run: str, suites: set[str]) -> None:
-    """Whether the suites that were judged have recovered planted truth on the run's machine."""
+    """Whether the suites that were judged have recovered planted truth on the run's machine, and the gate's errors."""
     rows = [row for row in of_run(store, run) if row["suite"] in suites]
     console.print("\n[bold]Instruments[/]")
     for row, said in zip(rows, in_words(rows), strict=True):
         console.print(f"  {'[green]✓[/]' if row['proven'] else '[yellow]?[/]'} {escape(said)}", highlight=False)
+    console.print(f"  {escape(gate_errors(store, run))}", highlight=False)
 
 
 def comparison(console: Console, found: Report) -> None:

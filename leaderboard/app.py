@@ -18,6 +18,7 @@ from weighin.results.errors import WeighinError
 from weighin.results.front import Front, front
 from weighin.results.gate import Verdict, exit_code
 from weighin.results.instruments import of_run, tries
+from weighin.results.rates import in_words as gate_errors
 
 # Streamlit would print a bare string of this file on the page, so what constants mean is said in comments here.
 
@@ -108,9 +109,9 @@ def _judged(path: Path, seen: Stamp, run: Row) -> list[Verdict]:
     return frames.verdicts(open_store(path), run)
 
 
-def _tried(path: Path, seen: Stamp, run: str) -> tuple[list[Row], list[Row]]:
+def _tried(path: Path, seen: Stamp, run: str) -> tuple[list[Row], list[Row], str]:
     store = open_store(path)
-    return of_run(store, run), tries(store, run)
+    return of_run(store, run), tries(store, run), gate_errors(store, run)
 
 
 def kept(answer: Callable[..., Any]) -> Callable[..., Any]:
@@ -156,7 +157,7 @@ def _choose_measures(known: Sequence[Measure], board: Board) -> list[Measure]:
     suites = list(dict.fromkeys([*(m.suite for m in known), *(cell["suite"] for cell in board.cells)]))
     wanted = left.multiselect("Suites", suites, default=suites, key=f"suites {run}")
     offered = [m for m in known if m.suite in wanted]
-    first = frames.headlines(offered)
+    first = frames.headlines(board, offered)
     # the key names the default, so that other suites, or metrics of a run in flight, bring their own headlines
     key = f"metrics {run} {[m.name for m in first]}"
     return list(right.multiselect("Metrics", offered, default=first, format_func=lambda m: m.name, key=key))
@@ -244,8 +245,9 @@ def _verdict(verdict: Verdict) -> None:
 def _instruments(path: Path, seen: Stamp, run: Row) -> None:
     """Whether the suites of the run have recovered planted truth on its machine, and each try."""
     st.subheader("Instruments", divider="gray")
-    suites, found = read_instruments(path, seen, run["run_id"])
+    suites, found, errors = read_instruments(path, seen, run["run_id"])
     st.dataframe(tables.instruments(suites), hide_index=True, width="stretch")
+    st.text(errors)
     if found:
         with st.expander("Every planted truth, and what came out"):
             st.dataframe(tables.tries(found), hide_index=True, width="stretch")

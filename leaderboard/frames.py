@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from weighin.results.errors import WeighinError
-from weighin.results.gate import Bench, Rule, Verdict, judge
+from weighin.results.gate import Bench, Verdict, judge
 from weighin.results.lookup import quality
 from weighin.results.render import quantity
+from weighin.results.rules import rules_of
 from weighin.results.sequential import look_alpha
 from weighin.results.store import Store
 
@@ -121,14 +122,19 @@ def measures(board: Board) -> list[Measure]:
     return sorted(found, key=lambda m: (m.suite != "accuracy", m.suite))
 
 
-def headlines(known: Sequence[Measure]) -> list[Measure]:
-    """The columns to begin with: of each suite, and of each task in it, the first metric that has a better way."""
+def headlines(board: Board, known: Sequence[Measure]) -> list[Measure]:
+    """The columns to begin with: of each suite, and of each task of accuracy, the metric that leads.
+
+    That is the first that has a better way and, where there is one, a number: a suite that abstained shows its first.
+    """
+    numbers = {(row["suite"], row["metric"]) for row in board.scores if row["value"] is not None}
     chosen: dict[tuple[str, str], Measure] = {}
-    for measure in known:
-        task = measure.metric.rpartition("/")[0]
-        if measure.better != "none":
-            chosen.setdefault((measure.suite, task), measure)
-    return list(chosen.values()) or list(known[:4])
+    for with_number in (True, False):
+        for measure in known:
+            task = measure.metric.rpartition("/")[0] if measure.suite == "accuracy" else ""
+            if measure.better != "none" and ((measure.suite, measure.metric) in numbers) >= with_number:
+                chosen.setdefault((measure.suite, task), measure)
+    return sorted(chosen.values(), key=known.index) or list(known[:4])
 
 
 def axes(board: Board) -> tuple[list[Measure], Measure | None, Measure | None]:
@@ -150,10 +156,5 @@ def axes(board: Board) -> tuple[list[Measure], Measure | None, Measure | None]:
 
 def verdicts(store: Store, run: Row) -> list[Verdict]:
     """What the gate rules of the run's own spec come to on it; none where it has no rules. Raises `WeighinError`."""
-    gate = run["spec"].get("gate") or [] if isinstance(run["spec"], dict) else []
-    rules, looks = (gate.get("rules", []), gate.get("looks", [])) if isinstance(gate, dict) else (gate, [])
-    try:
-        wanted = [Rule(**rule) for rule in rules]
-    except (TypeError, AttributeError) as error:
-        raise WeighinError("the spec of this run has gate rules that this Weighin cannot read") from error
+    wanted, looks = rules_of(run["spec"] if isinstance(run["spec"], dict) else {})
     return judge(store, wanted, run["run_id"], Bench(alpha=look_alpha(looks)))

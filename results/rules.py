@@ -1,8 +1,9 @@
 """A rule of the gate: what must hold of one variant's metric before it may be released."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from weighin.results.errors import WeighinError
 from weighin.results.lookup import split_metric
@@ -69,3 +70,13 @@ class Rule:
             return f"{self.variant}, limit {self.limit:g}"
         margin = self.margin if self.share else f"{self.size:g}"
         return f"{self.variant} against {self.against}, margin {margin}"
+
+
+def rules_of(spec: Mapping[str, Any]) -> tuple[list[Rule], list[int]]:
+    """The gate rules and looks of a run's kept spec. Raises WeighinError where this release cannot read them."""
+    gate = spec.get("gate") or []
+    rules, looks = (gate.get("rules", []), gate.get("looks", [])) if isinstance(gate, Mapping) else (gate, [])
+    try:
+        return [Rule(**rule) for rule in rules], list(looks)
+    except (TypeError, AttributeError) as error:
+        raise WeighinError("the spec of this run has gate rules that this Weighin cannot read") from error

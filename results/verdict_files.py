@@ -10,6 +10,7 @@ from weighin.results.flips import worst_flips
 from weighin.results.gate import Verdict, exit_code
 from weighin.results.ledger import evidence
 from weighin.results.lookup import Side
+from weighin.results.rates import in_words
 from weighin.results.render import MISSING, interval, quantity
 from weighin.results.store import Store
 
@@ -20,7 +21,7 @@ MOST = 300
 
 
 def as_json(store: Store, verdicts: Sequence[Verdict]) -> str:
-    """One object: `release`, `exit_code`, and the list `verdicts` with every figure behind each."""
+    """One object: `release`, `exit_code`, `errors` (the gate's own, on this data), `verdicts` with all figures."""
     rows = [
         {
             "metric": verdict.metric,
@@ -33,7 +34,14 @@ def as_json(store: Store, verdicts: Sequence[Verdict]) -> str:
         for verdict in verdicts
     ]
     code = exit_code(verdicts)
-    return json.dumps({"release": RELEASE[code], "exit_code": code, "verdicts": rows}, indent=2, default=str) + "\n"
+    told = {"release": RELEASE[code], "exit_code": code, "errors": _errors(store, verdicts), "verdicts": rows}
+    return json.dumps(told, indent=2, default=str) + "\n"
+
+
+def _errors(store: Store, verdicts: Sequence[Verdict]) -> list[str]:
+    """What is known of the gate's error rates on the data of the judged runs."""
+    runs = dict.fromkeys(side.run_id for verdict in verdicts for side in verdict.sides[-1:])
+    return [in_words(store, run) for run in runs if run]
 
 
 def as_junit(store: Store, verdicts: Sequence[Verdict]) -> str:
@@ -66,6 +74,7 @@ def _plain(text: str) -> str:
 def as_markdown(store: Store, verdicts: Sequence[Verdict]) -> str:
     """A job summary: the release, a table of old and new, the worst flipped items, and how the variants were made."""
     lines = [f"## Weighin: {SIGNS[RELEASE[exit_code(verdicts)]]}", "", *_table(verdicts), ""]
+    lines += [f"{_cell(said)}.\n" for said in _errors(store, verdicts)]
     lines += [line for verdict in verdicts for line in _flips(store, verdict)]
     judged = {side.name: side for verdict in verdicts for side in verdict.sides[-1:]}
     lines += [line for side in judged.values() for line in _lineage(store, side)]

@@ -50,13 +50,19 @@ def weigh(
 
 
 def _paired(pairs: Pairs, rule: Rule, sides: tuple[Side, ...], how: Evidence) -> Comparison:
-    found = measure(pairs, how.level)
+    found = compared(pairs, rule, how.level)
     if sides[0].cells[pairs.suite].evaluation_id == sides[1].cells[pairs.suite].evaluation_id and not found.caveat:
         return dataclasses.replace(found, method="measured once")
+    return found
+
+
+def compared(pairs: Pairs, rule: Rule, level: float) -> Comparison:
+    """Two variants paired, with the one-sided limit at `level`, and whether a margin that is a share is kept."""
+    found = measure(pairs, level)
     if rule.share and found.caveat is None and found.method != "counted" and found.scale == "linear":
         # a share of the other's value: is b within (1 ± share) a? The other's own noise is part of the question.
         sign = -1.0 if found.better == "lower" else 1.0
-        eased = measure(dataclasses.replace(pairs, a=pairs.a * (1 - sign * rule.size)), how.level)
+        eased = measure(dataclasses.replace(pairs, a=pairs.a * (1 - sign * rule.size)), level)
         return dataclasses.replace(found, within=eased.upper is not None and eased.upper < 0)
     return found
 

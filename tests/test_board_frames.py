@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from tests.boards import HOSTILE, RUDE_REASON, weigh
-from tests.stores import machine, run_row
+from tests.stores import Grid, fill, machine, numbers, run_row, shares
 from weighin.results.errors import WeighinError
 from weighin.results.front import front
+from weighin.results.records import Metric
 from weighin.results.store import Store
 
 pytest.importorskip("streamlit", reason="the page needs streamlit: pip install 'weighin[board]'")
@@ -42,6 +43,23 @@ def test_words_hold_interval_n_and_marks(board: Board) -> None:
         "1.91 MiB · n 1",
     ]
     assert words.loc["sim"].tolist()[:3] == ["failed", "abstained", "104 [101, 107] ms · dense kernel · n 9"]
+
+
+def test_each_suite_leads_with_its_first_number(tmp_path: Path) -> None:
+    gap, auroc = Metric("gap", "1", better="lower"), Metric("auroc", "1", better="lower")
+    silent = Metric("silent", "1")
+    grid: Grid = {
+        label: {
+            "accuracy": shares([1, 0] * 5, Metric("one/acc", "1")) + shares([1, 0] * 5, Metric("two/acc", "1")),
+            "leaks": numbers([None], gap) + numbers([0.5] * 9, auroc),
+            "quiet": numbers([None], silent),
+        }
+        for label in ("base", "small")
+    }
+    store = fill(tmp_path / "w.duckdb", grid)
+    board = frames.read_board(store, frames.runs(store)[0])
+    found = [m.name for m in frames.headlines(board, frames.measures(board))]
+    assert found == ["accuracy.one/acc", "accuracy.two/acc", "leaks.auroc", "quiet.silent"]
 
 
 def test_a_styled_table_shows_words_and_keeps_numbers(board: Board) -> None:

@@ -1,0 +1,75 @@
+"""The error rates that the gate showed on a store's own data, kept among the instruments and told with each verdict."""
+
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from weighin.results.gate import ALPHA
+from weighin.results.replay import Rate, Replay
+from weighin.results.rows import CalibrationRow
+from weighin.results.store import Store
+
+GATE = "gate"
+ALARM, UNSAFE = "false alarm", "unsafe pass"
+
+
+def kept(store: Store, run: str, found: Replay, seconds: float) -> list[CalibrationRow]:
+    """Keep what a replay of a run found. A rate passes unless its lower limit is above 5 %."""
+    (here,) = store.rows("select machine_key from runs where run_id = ?", [run])
+    call, now = uuid.uuid4().hex, datetime.now(UTC)
+    named = [(ALARM, "nothing changed", found.alarms), *((UNSAFE, f"{r.what}, a drop of it", r) for r in found.unsafe)]
+    rows = [
+        _row((call, place, here["machine_key"], run), instrument, plant, (rate, seconds, now))
+        for place, (instrument, plant, rate) in enumerate(named)
+    ]
+    for row in rows:
+        store.add_calibration(row)
+    return rows
+
+
+def _row(
+    place: tuple[str, int, str, str], instrument: str, plant: str, what: tuple[Rate, float, datetime]
+) -> CalibrationRow:
+    (call, position, machine, run), (rate, seconds, now) = place, what
+    low, high = rate.interval
+    return CalibrationRow(
+        calibration_id=call,
+        position=position,
+        machine_key=machine,
+        suite=GATE,
+        instrument=instrument,
+        plant=f"{plant}, {rate.draws} replays",
+        target=f"≤ {ALPHA:g}, surely not more",
+        unit="1",
+        planted=ALPHA,
+        recovered=rate.value,
+        low=low,
+        high=high,
+        passed=low <= ALPHA,
+        reason=None,
+        code=run,
+        seconds=seconds,
+        tried_at=now,
+    )
+
+
+def in_words(store: Store, run: str) -> str:
+    """What is known of the gate's error rates on the data of a run, in one sentence."""
+    rows = store.rows(
+        """select * from calibrations where suite = ? and code = ?
+           qualify rank() over (order by tried_at desc, calibration_id) = 1 order by position""",
+        [GATE, run],
+    )
+    if not rows:
+        return "gate: its error rates were not measured on this run's data: `weighin calibrate gate`"
+    alarms = next(row for row in rows if row["instrument"] == ALARM)
+    said = f"gate: on this run's data false alarms {_share(alarms)}"
+    unsafe = [row for row in rows if row["instrument"] == UNSAFE]
+    if unsafe:
+        said += f", unsafe passes at most {_share(max(unsafe, key=lambda row: row['recovered']))}"
+    return said
+
+
+def _share(row: dict[str, Any]) -> str:
+    value, low, high = (100 * row[name] for name in ("recovered", "low", "high"))
+    return f"{value:.1f} % [{low:.1f}, {high:.1f}]"
