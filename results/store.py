@@ -25,7 +25,7 @@ from weighin.results.rows import (
     RunStatus,
     VariantRow,
 )
-from weighin.results.table import sample_frame
+from weighin.results.table import metric_frame, row_frame, sample_frames
 
 if TYPE_CHECKING:
     import duckdb
@@ -60,6 +60,7 @@ class Store:
         self.path = Path(path).expanduser().absolute()
         self.patience = patience
         self._shared: duckdb.DuckDBPyConnection | None = None
+        self._open: duckdb.DuckDBPyConnection | None = None
 
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r})"
@@ -102,10 +103,10 @@ class Store:
         return [dict(zip(kinds, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def latest_run(self) -> str | None:
-        """The newest run's id; None where there is none yet."""
+        """The newest run's id, an imported one only where there is no other; None where there is none yet."""
         if not self.exists():
             return None
-        found = self.rows("select run_id from runs order by started_at desc, run_id desc limit 1")
+        found = self.rows("select run_id from latest_run")
         return str(found[0]["run_id"]) if found else None
 
     def held(self, evaluation_keys: Iterable[str]) -> dict[str, str]:
@@ -125,7 +126,8 @@ class Store:
             return {}
         found = self.rows(
             """select name, avg(seconds) as seconds from (
-                   select suite as name, seconds from evaluations where status = 'ok'
+                   select suite as name, seconds from evaluations
+                   where status = 'ok' and not imported(protocol)
                    union all select stage, made_seconds from variants where stage is not null)
                where seconds is not null group by name order by name"""
         )
@@ -167,10 +169,10 @@ class Store:
         with self._writing() as con:
             con.execute(_INSERT[RunRow], _values(run))
             if named:
-                con.executemany("insert into labels values (?, ?, ?, ?)", named)
+                _append(con, "insert into labels select * from frame", row_frame(named))
             if cells:
                 planned = [_values(CellRow(run.run_id, label, suite, "planned")) for label, suite in cells]
-                con.executemany(_INSERT[CellRow], planned)
+                _append(con, "insert into cells select * from frame", row_frame(planned))
 
     def end_run(self, run_id: str, status: RunStatus) -> None:
         """Keep how a run ended, and that it ended now."""
@@ -224,18 +226,15 @@ class Store:
         Every sample names its metric. A value that is not finite is kept as NULL with the reason. `declared` brings
         metrics that ought to have samples: one that has none is shown as abstained.
         """
-        metrics, frame = sample_frame(evaluation.evaluation_id, samples, declared)
+        key = evaluation.evaluation_id
+        metrics = {metric.name: metric for metric in declared}
         with self._writing() as con:
             con.execute(_INSERT[EvaluationRow], _values(evaluation))
+            for frame in sample_frames(key, samples, metrics):
+                _append(con, "insert into samples by name select * from frame", frame)
             if metrics:
-                key = evaluation.evaluation_id
-                rows = [(key, m.name, m.unit, m.better, m.reduce, m.runtime, m.signed) for m in metrics]
-                con.executemany("insert into metrics values (?, ?, ?, ?, ?, ?, ?)", rows)
-            if len(frame):
-                con.register("incoming", frame)
-                con.execute("insert into samples by name select * from incoming")
-                con.unregister("incoming")
-            con.execute("insert into evaluation_scores from reckon(?)", [evaluation.evaluation_id])
+                _append(con, "insert into metrics by name select * from frame", metric_frame(key, metrics.values()))
+            con.execute("insert into evaluation_scores from reckon(?)", [key])
             if cell:
                 state = CellRow(*cell, evaluation.status, evaluation.evaluation_id, reason=evaluation.reason)
                 con.execute(_INSERT[CellRow], _values(state))
@@ -245,13 +244,29 @@ class Store:
         self._insert(row)
 
     @contextmanager
-    def _writing(self) -> "Iterator[duckdb.DuckDBPyConnection]":
+    def together(self) -> "Iterator[Store]":
+        """This store for whatever the block reads and writes, all in one transaction: all of it or nothing is kept."""
         with writing(self.path, self.patience) as con:
-            yield con
+            held = Store(self.path, patience=self.patience)
+            held._shared = held._open = con
+            yield held
+
+    @contextmanager
+    def _writing(self) -> "Iterator[duckdb.DuckDBPyConnection]":
+        if self._open is not None:
+            yield self._open
+        else:
+            with writing(self.path, self.patience) as con:
+                yield con
 
     def _insert(self, row: Machine | VariantRow | IdentityRow | CellRow | CalibrationRow) -> None:
         with self._writing() as con:
             con.execute(_INSERT[type(row)], _values(row))
+
+
+def _append(con: "duckdb.DuckDBPyConnection", sql: str, frame: "pd.DataFrame") -> None:
+    """Run `sql`, which finds `frame` by its name here: one that is registered is held until the transaction ends."""
+    con.execute(sql)
 
 
 def _values(row: Any) -> list[Any]:
