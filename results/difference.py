@@ -128,8 +128,9 @@ def _caveat(pairs: Pairs) -> str | None:
 
 
 def _counted(pairs: Pairs) -> bool:
-    """Bytes counted once have no noise: they are compared as they are."""
-    return pairs.score_a["unit"] in ("B", "B/token") and len(pairs.a) == 1
+    """Bytes counted once have no noise: they are compared as they are. Another tool's may be a peak that it sampled."""
+    ours = "imported" not in (pairs.score_a["source"], pairs.score_b["source"])
+    return ours and pairs.score_a["unit"] in ("B", "B/token") and len(pairs.a) == 1
 
 
 def _shares(pairs: Pairs) -> bool:
