@@ -42,10 +42,28 @@ def _reading_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
     compare.add_argument("--run", metavar="RUN", help="the run that labels belong to (default: the latest)")
     compare.add_argument("--waive", action="append", default=[], metavar="FIELD", help="compare although FIELD differs")
     _front_verb(verbs)
-    export = verbs.add_parser("export", help="write a run's scores, samples or variants to a file")
-    export.add_argument("file", metavar="FILE", help="the ending says the format: .csv .parquet .json .md")
-    export.add_argument("--what", choices=["scores", "samples", "variants"], default="scores")
+    export = verbs.add_parser("export", help="write what a run found to a file")
+    export.add_argument("file", metavar="FILE", help="the ending says the format: .csv .parquet .json .jsonl .md")
+    export.add_argument(
+        "--what",
+        choices=["scores", "samples", "variants", "model-card", "every-eval-ever"],
+        default="scores",
+        help="tables; or the results section of a model card (.md), records of every_eval_ever (.json .jsonl)",
+    )
     export.add_argument("--run", metavar="RUN", help="default: the latest")
+    export.add_argument(
+        "--variant", metavar="LABEL", help="of model-card and every-eval-ever (default: all of the run)"
+    )
+    taken = verbs.add_parser(
+        "import", help="take over results of lm-eval, Inspect, pytest-benchmark, optimum-benchmark"
+    )
+    taken.add_argument("paths", nargs="+", metavar="PATH", help="result files, or directories that hold them")
+    taken.add_argument("--as", dest="label", metavar="LABEL", help="what to call the model (default: its own name)")
+    taken.add_argument(
+        "--format",
+        choices=["lm-eval", "inspect", "pytest-benchmark", "optimum-benchmark"],
+        help="default: told from the content",
+    )
     board = verbs.add_parser("board", help="open the leaderboard in a browser")
     board.add_argument("--port", type=int, default=8501)
     board.add_argument("--headless", action="store_true", help="do not open a browser")

@@ -75,6 +75,7 @@ def show(args: Args) -> int:
     if store.exists():
         known = {row["run_id"] for row in store.rows("select run_id from runs")}
         if args.name in known:
+            report.origin(console, store, args.name)
             lineage.run_tree(console, store, args.name)
             report.scores(console, store, args.name)
             return 0
@@ -197,8 +198,22 @@ def export(args: Args) -> int:
     """Write a run's content to a file."""
     from weighin.results.export import export as write
 
-    print(write(Store(args.store), args.file, what=args.what, run=args.run))
+    print(write(Store(args.store), args.file, what=args.what, run=args.run, variant=args.variant))
     return 0
+
+
+def import_(args: Args) -> int:
+    """Keep other tools' results; 2 where a file that was named, or all that a directory holds, could not be read."""
+    from weighin.results.importing import import_files
+
+    console = Console()
+    named = {Path(path).expanduser() for path in args.paths}
+    kept, failed = 0, False
+    for outcome in import_files(Store(args.store), args.paths, label=args.label, format=args.format):
+        report.outcome(console, outcome)
+        kept += outcome.error is None
+        failed |= outcome.error is not None and outcome.path in named
+    return 2 if failed or not kept else 0
 
 
 def board(args: Args) -> int:
@@ -272,6 +287,7 @@ VERBS: dict[str, Callable[[Args], int]] = {
     "front": front,
     "board": board,
     "export": export,
+    "import": import_,
     "calibrate": calibrate,
     "doctor": doctor,
     "reference": reference,

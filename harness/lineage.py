@@ -119,6 +119,8 @@ def _facts(identity: Row | None) -> str:
 
 
 def _costs(row: Row) -> Iterator[str]:
+    if told := row["params"].get("origin") if row["stage"] is None else None:
+        yield f"imported from {told['tool']} {told['version']}"
     if row["stage"] is None:
         return
     joules = quantity(row["made_joules"], "J")

@@ -14,6 +14,7 @@ from weighin.results.errors import WeighinError
 from weighin.results.front import PLACES, Front, front
 from weighin.results.front import in_words as whole_in_words
 from weighin.results.gate import Verdict, exit_code
+from weighin.results.importing import Outcome
 from weighin.results.instruments import in_words, of_run
 from weighin.results.lookup import quality
 from weighin.results.rates import in_words as gate_errors
@@ -52,7 +53,7 @@ def scores(console: Console, store: Store, run: str) -> None:
                 _silent(console, lines)
                 continue
             console.print(f"  {escape(metric)} {ARROWS[lines[0]['better']]}", style="cyan", highlight=False)
-            console.print(_lines(lines, min(width, 20)))
+            console.print(_lines(lines, min(width, 17)))
 
 
 def _silent(console: Console, rows: Sequence[dict[str, Any]]) -> None:
@@ -132,6 +133,32 @@ def instruments(console: Console, store: Store, run: str, suites: set[str]) -> N
     for row, said in zip(rows, in_words(rows), strict=True):
         console.print(f"  {'[green]✓[/]' if row['proven'] else '[yellow]?[/]'} {escape(said)}", highlight=False)
     console.print(f"  {escape(gate_errors(store, run))}", highlight=False)
+
+
+def origin(console: Console, store: Store, run: str) -> None:
+    """Where a run came from that another tool measured; nothing for one of ours."""
+    (row,) = store.rows("select spec->'origin' as origin from runs where run_id = ?", [run])
+    if told := row["origin"]:
+        files = ", ".join(str(file.get("path")) for file in told.get("files", ()))
+        console.print(f"[bold]imported[/] from {_shown(told['tool'])} {_shown(told['version'])}: {_shown(files)}")
+
+
+def _shown(text: str) -> str:
+    """Outside text, names of files among it, as nothing but text: no markup and no command to the terminal."""
+    return escape("".join(c if c.isprintable() else "�" for c in text))
+
+
+def outcome(console: Console, found: Outcome) -> None:
+    """What became of a file that was to be imported, and what must be known of it."""
+    if found.error:
+        console.print(f"[red]not imported[/] {_shown(found.error)}", highlight=False)
+        return
+    held = "imported" if found.fresh else "held already"
+    many = f" and {len(found.labels) - 1} more" if len(found.labels) > 1 else ""
+    said = f"{found.origin}: {''.join(found.labels[:1])}{many}, run {found.run_id}"
+    console.print(f"[green]{held}[/] {_shown(said)}", highlight=False)
+    for note in found.notes:
+        console.print(f"  [yellow]{_shown(note)}[/]", highlight=False)
 
 
 def comparison(console: Console, found: Report) -> None:

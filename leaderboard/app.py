@@ -145,7 +145,8 @@ def _leaderboard(board: Board) -> None:
     st.caption(
         "Values with their 95 % intervals and the number of items n; ↑ more is better, ↓ less is better. A click on a "
         "header sorts by number. *Modelled* figures rest on an assumption such as a power rating; *dense kernel* means "
-        "that the runtime only simulates the format: neither enters a front or the gate."
+        "that the runtime only simulates the format: neither enters a front or the gate. *Imported* "
+        "figures are another tool's."
     )
 
 

@@ -72,7 +72,8 @@ def runs(store: Store) -> list[Row]:
     found = store.rows(
         """select r.run_id, r.spec_name, r.spec, r.status, r.started_at, r.ended_at, r.machine_key,
                m.cpu, m.cores, m.ram_bytes, m.gpu, m.os
-           from runs r left join machines m using (machine_key) order by r.started_at desc, r.run_id desc"""
+           from runs r left join machines m using (machine_key)
+           order by imported(r.spec), r.started_at desc, r.run_id desc"""
     )
     if not found:
         raise WeighinError(f"{store.path}: holds no run yet; run `weighin run` first")
@@ -104,12 +105,26 @@ def run_sentence(board: Board) -> str:
     state = str(states.get(run["status"], run["status"]))
     if open_cells:
         state += f", {len(board.cells) - open_cells} of {len(board.cells)} cells weighed"
-    machine = "an unknown machine"
-    if run["cpu"] is not None:
-        memory = f"{quantity(run['ram_bytes'], 'B')} memory"
-        machine = f"{run['cpu']}, {run['cores']} cores, {memory}, {run['gpu'] or 'no GPU'} ({run['os']})"
+    told = run["spec"].get("origin") if isinstance(run["spec"], dict) else None
+    machine = _machine(run, ours=not told)
+    if told:
+        files = short(", ".join(str(file.get("path")) for file in told.get("files", ())), 200)
+        began = f"{run['started_at']:%Y-%m-%d %H:%M} UTC"
+        return (
+            f"Run {run['run_id']}, imported from {told['tool']} {told['version']} ({files}), of {began}, on {machine}."
+        )
     began = f"{run['started_at']:%Y-%m-%d %H:%M} UTC"
     return f"Run {run['run_id']} of spec {short(run['spec_name'])}, started {began}, {state}, on {machine}."
+
+
+def _machine(run: Row, *, ours: bool) -> str:
+    """A machine in words; what an imported file does not say of it is left out."""
+    if run["cpu"] in (None, "unknown"):
+        return run["gpu"] or "an unknown machine"
+    cores = [f"{run['cores']} cores"] if run["cores"] else []
+    memory = [f"{quantity(run['ram_bytes'], 'B')} memory"] if run["ram_bytes"] else []
+    gpu = [run["gpu"]] if run["gpu"] else ["no GPU"] if ours else []
+    return f"{', '.join([run['cpu'], *cores, *memory, *gpu])} ({run['os']})"
 
 
 def measures(board: Board) -> list[Measure]:

@@ -66,6 +66,8 @@ def _identity(cards: Iterable[Row]) -> dict[str, list[str]]:
         facts["form"].append(card["form"] or MISSING)
         facts["kernel"].append(card["kernel"] or MISSING)
         made = f"{card['stage']} of {card['parent'] or 'an unnamed checkpoint'}" if card["stage"] else "the base"
+        if (card["params"] or {}).get("origin"):
+            made = "imported"
         facts["made by"].append(made if card["variant_key"] else "a stage failed")
     return facts
 

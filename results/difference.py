@@ -96,7 +96,7 @@ def measure(pairs: Pairs, level: float = 0.95) -> Comparison:
     )
     if plain.caveat is not None:
         return plain
-    if counted(pairs.score_a, len(pairs.a)):
+    if all(counted(score, len(pairs.a)) for score in (pairs.score_a, pairs.score_b)):
         return dataclasses.replace(plain, method="counted", low=plain.drop, high=plain.drop, upper=plain.drop)
     d = sign * (pairs.a - pairs.b)
     if _shares(pairs):
@@ -125,7 +125,9 @@ def _caveat(pairs: Pairs) -> str | None:
             return "modelled"
         if score["runtime"] and score["form"] == "simulated":
             return "dense kernel: the runtime simulates this format"
-    return untested(pairs.score_a, n=len(pairs.a), clusters=len(set(pairs.clusters)), shares=_shares(pairs))
+    # where one of the two is another tool's, what holds of that one holds of both
+    score = max(pairs.score_a, pairs.score_b, key=lambda one: bool(one["source"] == "imported"))
+    return untested(score, n=len(pairs.a), clusters=len(set(pairs.clusters)), shares=_shares(pairs))
 
 
 def untested(score: Mapping[str, Any], *, n: int, clusters: int, shares: bool) -> str | None:
@@ -145,8 +147,8 @@ def untested(score: Mapping[str, Any], *, n: int, clusters: int, shares: bool) -
 
 
 def counted(score: Mapping[str, Any], n: int) -> bool:
-    """Bytes counted once have no noise: they are compared as they are."""
-    return score["unit"] in ("B", "B/token") and n == 1
+    """Bytes counted once have no noise: they are compared as they are. Another tool's may be a peak that it sampled."""
+    return score["source"] != "imported" and score["unit"] in ("B", "B/token") and n == 1
 
 
 def _shares(pairs: Pairs) -> bool:

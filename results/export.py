@@ -1,4 +1,4 @@
-"""What a run found, as a file: CSV, Parquet, JSON or Markdown by its ending."""
+"""What a run found, as a file: CSV, Parquet, JSON or Markdown by its ending; a model card; every_eval_ever."""
 
 import json
 import os
@@ -8,10 +8,13 @@ from typing import Any, Literal
 
 from weighin.results.database import reading
 from weighin.results.errors import WeighinError
-from weighin.results.lookup import run_named
+from weighin.results.every_eval_ever import records
+from weighin.results.lookup import run_named, unknown
+from weighin.results.model_card import model_card
+from weighin.results.render import plain
 from weighin.results.store import Store
 
-What = Literal["scores", "samples", "variants"]
+What = Literal["scores", "samples", "variants", "model-card", "every-eval-ever"]
 
 _QUERIES: dict[str, str] = {
     "scores": "select * from scores where run_id = ? order by position, suite, metric",
@@ -24,28 +27,42 @@ _QUERIES: dict[str, str] = {
 }
 
 
-def export(store: Store, path: Path | str, *, what: What = "scores", run: str | None = None) -> Path:
-    """Write the scores, samples or variants of `run` (default: the newest) to `path`, and return it.
+def export(
+    store: Store, path: Path | str, *, what: What = "scores", run: str | None = None, variant: str | None = None
+) -> Path:
+    """Write what `run` (default: the newest) found to `path`, and return it.
 
-    The file appears whole or not at all. Raises `WeighinError` for an ending or a content it does not know, and
-    where the file cannot be written.
+    Scores, samples and variants are tables; a model card and records of every_eval_ever may be of one `variant`. The
+    file appears whole or not at all. Raises `WeighinError` for an ending or a content it does not know, and where the
+    file cannot be written.
     """
     target = Path(path).expanduser().absolute()
-    if what not in _QUERIES:
-        raise WeighinError(f"export: nothing is called {what!r}. There is: {', '.join(_QUERIES)}")
-    write = _WRITERS.get(target.suffix.lower())
+    if what not in WHATS:
+        raise WeighinError(f"export: nothing is called {what!r}. There is: {', '.join(WHATS)}")
+    writers = _WRITERS if what in _QUERIES else _DOCUMENTS[what]
+    write = writers.get(target.suffix.lower())
     if write is None:
-        raise WeighinError(f"{target}: no format for {target.suffix!r}. There is: {', '.join(_WRITERS)}")
+        raise WeighinError(f"{target}: no format for {target.suffix!r}. There is: {', '.join(writers)}")
     home = run_named(store, run)
+    if variant is not None:
+        _check_variant(store, home, variant, what)
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        write(store, _QUERIES[what], home, draft)
+        write(store, _QUERIES.get(what) or variant, home, draft)
         draft.replace(target)
     except OSError as error:
         raise WeighinError(f"{target}: cannot be written: {error.strerror or error}") from error
     finally:
         draft.unlink(missing_ok=True)
     return target
+
+
+def _check_variant(store: Store, run: str, variant: str, what: str) -> None:
+    if what in _QUERIES:
+        raise WeighinError(f"export: --variant is of {' and '.join(_DOCUMENTS)}; {what} are always of a whole run")
+    known = [row["label"] for row in store.rows("select label from labels where run_id = ?", [run])]
+    if variant not in known:
+        raise unknown(f"variant of run {run}", variant, known)
 
 
 def _parquet(store: Store, sql: str, run: str, path: Path) -> None:
@@ -83,10 +100,7 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.6g}"
-    text = value if isinstance(value, str) else _text(value)
-    for sign in "\\`*_<>[]|":
-        text = text.replace(sign, "\\" + sign)
-    return " ".join(text.split())
+    return plain(value if isinstance(value, str) else _text(value))
 
 
 def _text(value: Any) -> str:
@@ -95,9 +109,31 @@ def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
-_WRITERS: dict[str, Callable[[Store, str, str, Path], None]] = {
+def _card(store: Store, variant: str | None, run: str, path: Path) -> None:
+    path.write_text(model_card(store, run, variant), encoding="utf-8")
+
+
+def _records(store: Store, variant: str | None, run: str, path: Path) -> None:
+    """One record as it is, several as a list."""
+    found = list(records(store, run, variant))
+    shown = found[0] if len(found) == 1 else found
+    path.write_text(json.dumps(shown, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _record_lines(store: Store, variant: str | None, run: str, path: Path) -> None:
+    lines = (json.dumps(record, ensure_ascii=False) for record in records(store, run, variant))
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+_WRITERS: dict[str, Callable[[Store, Any, str, Path], None]] = {
     ".csv": _csv,
     ".parquet": _parquet,
     ".json": _json,
     ".md": _markdown,
 }
+_DOCUMENTS: dict[str, dict[str, Callable[[Store, Any, str, Path], None]]] = {
+    "model-card": {".md": _card},
+    "every-eval-ever": {".json": _records, ".jsonl": _record_lines},
+}
+WHATS = (*_QUERIES, *_DOCUMENTS)
+"""What can be exported."""

@@ -55,11 +55,14 @@ def run_named(store: Store, run: str | None) -> str:
 
 
 def side(store: Store, name: str, run: str | None = None) -> Side:
-    """The variant called `name`: a label of `run` (default: the newest), `RUN/LABEL`, or a variant key."""
+    """The variant called `name`: a label of `run` (default: the newest), of an imported run where only one has it,
+    `RUN/LABEL`, or a variant key."""
     home = run_named(store, run)
     labels = _labels(store, home)
     if name in labels:
         return _of_run(store, name, home, labels[name])
+    if taken := _imported(store, name):
+        return taken
     if "/" in name:
         other, label = name.split("/", 1)
         other = run_named(store, other)
@@ -74,6 +77,19 @@ def side(store: Store, name: str, run: str | None = None) -> Side:
     if matches:
         raise WeighinError(f"{len(matches)} variant keys begin with {name!r}; give more of it")
     raise unknown(f"variant of run {home}", name, labels)
+
+
+def _imported(store: Store, name: str) -> Side | None:
+    """The model of that label in an imported run; raises where several have one."""
+    rows = store.rows(
+        """select run_id, variant_key from labels join runs using (run_id) where label = ? and imported(spec)
+           order by started_at desc, run_id""",
+        [name],
+    )
+    if len(rows) > 1:
+        listed = ", ".join(f"{row['run_id']}/{name}" for row in rows[:10])
+        raise WeighinError(f"{name!r} is in {len(rows)} imported runs; name one of {listed}")
+    return _of_run(store, name, rows[0]["run_id"], rows[0]["variant_key"]) if rows else None
 
 
 def _labels(store: Store, run: str) -> dict[str, str | None]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from weighin.results.outside import table
 from weighin.results.statistics import Floats
 from weighin.results.store import Store
 
@@ -51,7 +52,9 @@ def pair(store: Store, suite: str, metric: str, ids: tuple[str, str], waive: Col
     """Join one metric of two evaluations by item, repetitions averaged; weights and clusters are the first one's.
 
     Refused unless waived: fields of the protocol that differ (nested ones by their dotted name; waiving `task`
-    waives `task.version`), the machine for a runtime metric, the metric's definition, weights, unmatched items.
+    waives `task.version`), the machine for a runtime metric, the metric's definition, weights, unmatched items. Where
+    one side was imported, or the sides come from different tools, that is the field `origin`, and stands as well for
+    all that only one of them states: what both state must still be alike.
     """
     scores = _scores(store, metric, ids)
     if len(scores) < 2:
@@ -103,11 +106,23 @@ def _joined(store: Store, metric: str, ids: tuple[str, str]) -> list[dict[str, A
 
 
 def _unlike(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    a, b = flat(first["protocol"]), flat(second["protocol"])
-    unlike = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+    a, b = flat(_stated(first)), flat(_stated(second))
+    tools = [table(row["protocol"].get("origin")).get("tool") for row in (first, second)]
+    if tools[0] == tools[1]:
+        unlike = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+    else:
+        unlike = ["origin", *sorted(name for name in a.keys() & b.keys() if a[name] != b[name])]
     if first["runtime"] and first["machine_key"] != second["machine_key"] and "machine" not in unlike:
         unlike.append("machine")
     return unlike + [f"metric.{name}" for name in ("unit", "better", "reduce") if first[name] != second[name]]
+
+
+def _stated(score: Mapping[str, Any]) -> dict[str, Any]:
+    """A score's protocol; what it says of each task, only for the task of this metric."""
+    protocol = dict(score["protocol"])
+    tasks = table(protocol.pop("tasks", None))
+    mine = [task for task in tasks if score["metric"] == task or score["metric"].startswith(f"{task}/")]
+    return {**protocol, "task": tasks[max(mine, key=len)]} if mine else protocol
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, str]:

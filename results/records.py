@@ -10,8 +10,9 @@ Better = Literal["higher", "lower", "none"]
 Reduce = Literal["mean", "exp_mean", "median", "sum", "max"]
 """How samples become one value: weighted mean, exp of the weighted mean (perplexity), median, sum, maximum."""
 
-Source = Literal["measured", "counter", "modelled"]
-"""`counter`: read from a hardware counter. `modelled`: derived from an assumption such as a TDP."""
+Source = Literal["measured", "counter", "modelled", "imported"]
+"""`counter`: read from a hardware counter. `modelled`: derived from an assumption such as a TDP. `imported`: measured
+by another tool, taken over from its file."""
 
 Kin = Literal["parent", "root"]
 """A relative of a variant: the checkpoint it was made of, or the base at the start of its chain."""

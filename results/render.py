@@ -1,4 +1,4 @@
-"""Numbers as plain text, one place for the command line and the page."""
+"""Numbers and words as plain text, one place for the command line, the page and exports."""
 
 import math
 
@@ -57,3 +57,10 @@ def _scale(value: float, unit: str) -> tuple[float, str]:
                 return factor, prefix + unit
         return _STEPS[-1][0], _STEPS[-1][1] + unit
     return 1.0, unit
+
+
+def plain(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    for sign in "\\`*_<>[]|":
+        text = text.replace(sign, "\\" + sign)
+    return " ".join(text.split())

@@ -15,14 +15,17 @@ CellStatus = Literal["planned", "running", "ok", "abstained", "failed"]
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine class: `machine_key` hashes what makes two machines comparable; `facts` is what it was made of."""
+    """A machine class: `machine_key` hashes what makes two machines comparable; `facts` is what it was made of.
+
+    What is None is not known, as of a machine that another tool's file tells of.
+    """
 
     machine_key: str
     hostname: str
     os: str
     cpu: str
-    cores: int
-    ram_bytes: int
+    cores: int | None
+    ram_bytes: int | None
     gpu: str | None
     facts: Json
 
@@ -95,7 +98,7 @@ class EvaluationRow:
     protocol: Json
     machine_key: str
     started_at: datetime
-    seconds: float
+    seconds: float | None
     status: Status
     reason: str | None = None
 

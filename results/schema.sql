@@ -95,7 +95,7 @@ create table samples (
     cluster varchar not null,             -- items that are not independent share one
     value double,                         -- NULL: not measured, see reason
     weight double not null,
-    source varchar not null,              -- measured | counter | modelled
+    source varchar not null,              -- measured | counter | modelled | imported
     reason varchar,
     detail json not null
 );

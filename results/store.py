@@ -3,8 +3,6 @@
 A reader of another process cannot open a DuckDB file while a writer holds it, so nobody holds it for long.
 """
 
-import dataclasses
-import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,7 +25,8 @@ from weighin.results.rows import (
     VerdictRow,
     WaiverRow,
 )
-from weighin.results.table import sample_frame
+from weighin.results.table import metric_frame, row_frame, sample_frames
+from weighin.results.values import python_values, row_values
 
 if TYPE_CHECKING:
     import duckdb
@@ -64,6 +63,7 @@ class Store:
         self.path = Path(path).expanduser().absolute()
         self.patience = patience
         self._shared: duckdb.DuckDBPyConnection | None = None
+        self._open: duckdb.DuckDBPyConnection | None = None
 
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r})"
@@ -105,14 +105,14 @@ class Store:
             cursor = con.execute(sql, dict(params) if isinstance(params, Mapping) else list(params))
             kinds = {name: str(kind) for name, kind, *_ in cursor.description or ()}
             # fetchall() would need pytz for a timestamp with time zone, which DuckDB does not depend on
-            columns = [_python(values, kinds[name]) for name, values in cursor.fetchnumpy().items()]
+            columns = [python_values(values, kinds[name]) for name, values in cursor.fetchnumpy().items()]
         return [dict(zip(kinds, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def latest_run(self) -> str | None:
-        """The newest run's id; None where there is none yet."""
+        """The newest run's id, an imported one only where there is no other; None where there is none yet."""
         if not self.exists():
             return None
-        found = self.rows("select run_id from runs order by started_at desc, run_id desc limit 1")
+        found = self.rows("select run_id from latest_run")
         return str(found[0]["run_id"]) if found else None
 
     def held(self, evaluation_keys: Iterable[str]) -> dict[str, str]:
@@ -132,7 +132,8 @@ class Store:
             return {}
         found = self.rows(
             """select name, avg(seconds) as seconds from (
-                   select suite as name, seconds from evaluations where status = 'ok'
+                   select suite as name, seconds from evaluations
+                   where status = 'ok' and not imported(protocol)
                    union all select stage, made_seconds from variants where stage is not null)
                where seconds is not null group by name order by name"""
         )
@@ -172,12 +173,12 @@ class Store:
         """Keep a run, its labels with their variant keys in the order of the spec, and its grid as planned cells."""
         named = [(run.run_id, label, position, key) for position, (label, key) in enumerate(labels)]
         with self._writing() as con:
-            con.execute(_INSERT[RunRow], _values(run))
+            con.execute(_INSERT[RunRow], row_values(run))
             if named:
-                con.executemany("insert into labels values (?, ?, ?, ?)", named)
+                _append(con, "insert into labels select * from frame", row_frame(named))
             if cells:
-                planned = [_values(CellRow(run.run_id, label, suite, "planned")) for label, suite in cells]
-                con.executemany(_INSERT[CellRow], planned)
+                planned = [row_values(CellRow(run.run_id, label, suite, "planned")) for label, suite in cells]
+                _append(con, "insert into cells select * from frame", row_frame(planned))
 
     def end_run(self, run_id: str, status: RunStatus) -> None:
         """Keep how a run ended, and that it ended now."""
@@ -231,24 +232,18 @@ class Store:
         Every sample names its metric. A value that is not finite is kept as NULL with the reason. `declared` brings
         metrics that ought to have samples: one that has none is shown as abstained.
         """
-        metrics, frame = sample_frame(evaluation.evaluation_id, samples, declared)
+        key = evaluation.evaluation_id
+        metrics = {metric.name: metric for metric in declared}
         with self._writing() as con:
-            con.execute(_INSERT[EvaluationRow], _values(evaluation))
+            con.execute(_INSERT[EvaluationRow], row_values(evaluation))
+            for frame in sample_frames(key, samples, metrics):
+                _append(con, "insert into samples by name select * from frame", frame)
             if metrics:
-                key = evaluation.evaluation_id
-                rows = [
-                    (key, m.name, m.unit, m.better, m.reduce, m.runtime, m.signed, place, m.beside, m.neutral)
-                    for place, m in enumerate(metrics)
-                ]
-                con.executemany(f"insert into metrics values ({', '.join('?' * 10)})", rows)
-            if len(frame):
-                con.register("incoming", frame)
-                con.execute("insert into samples by name select * from incoming")
-                con.unregister("incoming")
-            con.execute("insert into evaluation_scores from reckon(?)", [evaluation.evaluation_id])
+                _append(con, "insert into metrics by name select * from frame", metric_frame(key, metrics.values()))
+            con.execute("insert into evaluation_scores from reckon(?)", [key])
             if cell:
                 state = CellRow(*cell, evaluation.status, evaluation.evaluation_id, reason=evaluation.reason)
-                con.execute(_INSERT[CellRow], _values(state))
+                con.execute(_INSERT[CellRow], row_values(state))
 
     def add_calibration(self, row: CalibrationRow) -> None:
         """Keep what an instrument recovered of a planted truth."""
@@ -258,38 +253,33 @@ class Store:
         """Keep what one call of the gate found."""
         if rows:
             with self._writing() as con:
-                con.executemany(_INSERT[VerdictRow], [_values(row) for row in rows])
+                con.executemany(_INSERT[VerdictRow], [row_values(row) for row in rows])
 
     def add_waiver(self, row: WaiverRow) -> None:
         """Keep which differences of protocol were allowed."""
         self._insert(row)
 
     @contextmanager
-    def _writing(self) -> "Iterator[duckdb.DuckDBPyConnection]":
+    def together(self) -> "Iterator[Store]":
+        """This store for whatever the block reads and writes, all in one transaction: all of it or nothing is kept."""
         with writing(self.path, self.patience) as con:
-            yield con
+            held = Store(self.path, patience=self.patience)
+            held._shared = held._open = con
+            yield held
+
+    @contextmanager
+    def _writing(self) -> "Iterator[duckdb.DuckDBPyConnection]":
+        if self._open is not None:
+            yield self._open
+        else:
+            with writing(self.path, self.patience) as con:
+                yield con
 
     def _insert(self, row: Machine | VariantRow | IdentityRow | CellRow | CalibrationRow | WaiverRow) -> None:
         with self._writing() as con:
-            con.execute(_INSERT[type(row)], _values(row))
+            con.execute(_INSERT[type(row)], row_values(row))
 
 
-def _values(row: Any) -> list[Any]:
-    """A row's fields in the order of the columns, JSON as text."""
-    values = [getattr(row, field.name) for field in dataclasses.fields(row)]
-    return [json_text(value) if isinstance(value, Mapping | list | tuple) else value for value in values]
-
-
-def json_text(value: Any) -> str:
-    """JSON with sorted keys; what JSON does not know is kept as its text."""
-    return json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)
-
-
-def _python(values: Any, kind: str) -> list[Any]:
-    """One column as Python objects."""
-    found = values.tolist()
-    if kind == "JSON":
-        return [None if value is None else json.loads(value) for value in found]
-    if kind == "TIMESTAMP WITH TIME ZONE":
-        return [None if value is None else value.replace(tzinfo=UTC) for value in found]
-    return list(found)
+def _append(con: "duckdb.DuckDBPyConnection", sql: str, frame: "pd.DataFrame") -> None:
+    """Run `sql`, which finds `frame` by its name here: one that is registered is held until the transaction ends."""
+    con.execute(sql)

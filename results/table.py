@@ -1,9 +1,10 @@
-"""Samples as a table that DuckDB takes in one gulp."""
+"""Samples as tables that DuckDB takes in a gulp each."""
 
+import dataclasses
 import json
 import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from weighin.results.errors import StoreError
 from weighin.results.records import Metric, Sample
@@ -26,18 +27,19 @@ COLUMNS = (
     "high",
 )
 
+ROWS = 5_000
+"""Of one gulp: enough to be quick, few enough that the largest evaluation needs no more memory than this."""
 
-def sample_frame(
-    evaluation_id: str, samples: Iterable[Sample], declared: Iterable[Metric] = ()
-) -> tuple[list[Metric], "pd.DataFrame"]:
-    """The metrics in order of appearance, and one row a sample with the columns of the table `samples`.
 
-    Raises `StoreError` for what cannot be kept without guessing: a sample that names no metric, one metric with two
-    meanings, the same item and repetition twice, a weight that is negative or not finite.
+def sample_frames(
+    evaluation_id: str, samples: Iterable[Sample], metrics: dict[str, Metric]
+) -> "Iterator[pd.DataFrame]":
+    """One row a sample with the columns of the table `samples`, in frames of at most `ROWS` rows.
+
+    Metrics are added to `metrics` by name, in order of appearance. Raises `StoreError` for what cannot be kept without
+    guessing: a sample that names no metric, one metric with two meanings, the same item and repetition twice, a weight
+    that is negative or not finite.
     """
-    import pandas as pd
-
-    metrics = {metric.name: metric for metric in declared}
     seen: set[tuple[str, str, int]] = set()
     records = []
     for sample in samples:
@@ -48,19 +50,47 @@ def sample_frame(
                 "give every item a name of its own, or count `rep`"
             )
         seen.add(mark)
-        if not (math.isfinite(sample.weight) and sample.weight >= 0):
-            raise StoreError(f"{metric.name}: item {sample.item!r} has the weight {sample.weight}; it must be >= 0")
-        value, reason = _kept(sample)
-        cluster = sample.item if sample.cluster is None else sample.cluster
-        detail = json.dumps(_finite(dict(sample.detail)), default=str, ensure_ascii=False) if sample.detail else "{}"
-        given = (sample.item, sample.rep, cluster, value, float(sample.weight), sample.source, reason, detail)
-        records.append((evaluation_id, metric.name, *given, *_limits(metric, sample)))
+        records.append(_record(evaluation_id, metric, sample))
+        if len(records) == ROWS:
+            yield _frame(records)
+            records = []
+    if records:
+        yield _frame(records)
+
+
+def metric_frame(evaluation_id: str, metrics: Iterable[Metric]) -> "pd.DataFrame":
+    """One row a metric with the columns of the table `metrics`: row by row is slow where there are hundreds."""
+    import pandas as pd
+
+    frame = pd.DataFrame([dataclasses.asdict(metric) for metric in metrics]).rename(columns={"name": "metric"})
+    return frame.assign(evaluation_id=evaluation_id, place=range(len(frame)))
+
+
+def row_frame(rows: Sequence[Sequence[Any]]) -> "pd.DataFrame":
+    """Rows as they are, whatever pandas would infer of their types."""
+    import pandas as pd
+
+    return pd.DataFrame(list(rows), dtype="object")
+
+
+def _record(evaluation_id: str, metric: Metric, sample: Sample) -> tuple[Any, ...]:
+    if not (math.isfinite(sample.weight) and sample.weight >= 0):
+        raise StoreError(f"{metric.name}: item {sample.item!r} has the weight {sample.weight}; it must be >= 0")
+    value, reason = _kept(sample)
+    cluster = sample.item if sample.cluster is None else sample.cluster
+    detail = json.dumps(_finite(dict(sample.detail)), default=str, ensure_ascii=False) if sample.detail else "{}"
+    given = (sample.item, sample.rep, cluster, value, float(sample.weight), sample.source, reason, detail)
+    return (evaluation_id, metric.name, *given, *_limits(metric, sample))
+
+
+def _frame(records: list[tuple[Any, ...]]) -> "pd.DataFrame":
+    import pandas as pd
+
     frame = pd.DataFrame.from_records(records, columns=list(COLUMNS))
     numbers = ("value", "weight", "low", "high")
     text = [name for name in COLUMNS if name not in ("rep", *numbers)]
     # plain objects whatever pandas would infer: a column of None only must stay text, a value of None a NULL
-    frame = frame.astype({**dict.fromkeys(text, "object"), "rep": "int32", **dict.fromkeys(numbers, "float64")})
-    return list(metrics.values()), frame
+    return frame.astype({**dict.fromkeys(text, "object"), "rep": "int32", **dict.fromkeys(numbers, "float64")})
 
 
 def _metric(sample: Sample, metrics: dict[str, Metric]) -> Metric:

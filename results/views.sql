@@ -18,6 +18,9 @@ create or replace macro wilson_high(p, n) as
 create or replace macro log_half_binomial(k, n) as
     lgamma(n + 1.0) - lgamma(k + 1.0) - lgamma(n - k + 1.0) - n * 0.6931471805599453;
 
+-- Whether a run's spec, or an evaluation's protocol, says that another tool measured it.
+create or replace macro imported(told) as coalesce(json_exists(told, '$.origin'), false);
+
 -- One row an item: its repetitions are averaged first.
 create or replace view item_values as
 select
@@ -41,7 +44,8 @@ provenance as (
         evaluation_id, metric,
         case when count(distinct source) = 1 then min(source) else 'mixed' end as source,
         bool_or(source = 'modelled') as modelled,
-        arg_min(reason, rowid) filter (where value is null and reason is not null) as first_reason
+        arg_min(reason, rowid) filter (where value is null and reason is not null) as first_reason,
+        any_value(reason) filter (where value is not null and source = 'imported') as remark
     from samples
     where which is null or evaluation_id = which
     group by all
@@ -53,7 +57,9 @@ counted as (
         count(*) - count(value) as unscored,
         count(distinct cluster) filter (where value is not null) as clusters,
         sum(weight) filter (where value is not null) as total_weight,
-        fsum(weight * value) / nullif(sum(weight) filter (where value is not null), 0) as mean,
+        fsum(weight * value) / nullif(sum(weight) filter (where value is not null), 0) as weighted,
+        -- one figure is itself, to the last bit
+        if(weighted is not null and min(value) = max(value), min(value), weighted) as mean,
         median(value) as median,
         fsum(value) as sum,
         min(value) as min,
@@ -80,7 +86,7 @@ reduced as (
             when 'sum' then c.sum
             when 'max' then c.max
         end as value,
-        p.source, coalesce(p.modelled, false) as modelled, p.first_reason
+        p.source, coalesce(p.modelled, false) as modelled, p.first_reason, p.remark
     from metrics m
     left join counted c using (evaluation_id, metric)
     left join provenance p using (evaluation_id, metric)
@@ -93,7 +99,7 @@ planned as materialized (
         case
             when value is null or not isfinite(value) then 'no value'
             when own_low is not null then null
-            when n = 1 then 'one value'
+            when n = 1 then coalesce(remark, 'one value')
             when reduce = 'sum' then 'no interval for a sum'
             when reduce = 'max' then 'no interval for a maximum'
             when reduce = 'median' and clusters < n then 'no interval for the median of clustered items'
@@ -274,8 +280,9 @@ with counted as (
 )
 select *, if(failed = 0, 'proven', failed || ' of ' || tried || ' instruments failed') as verdict from counted;
 
+-- The newest of ours; what was imported only where there is nothing else.
 create or replace view latest_run as
-select * from runs order by started_at desc, run_id desc limit 1;
+select * from runs order by imported(spec), started_at desc, run_id desc limit 1;
 
 -- The newest run only.
 create or replace view latest_scores as

@@ -1,5 +1,6 @@
 """What the page is made of: frames, fronts and charts of a real store."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from tests.boards import HOSTILE, RUDE_REASON, weigh
 from tests.stores import Grid, fill, machine, numbers, run_row, shares
 from weighin.results.errors import WeighinError
 from weighin.results.front import front
+from weighin.results.importing import import_files
 from weighin.results.records import Metric
 from weighin.results.store import Store
 
@@ -147,3 +149,20 @@ def test_no_run_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     store.add_machine(machine())
     with pytest.raises(WeighinError, match="holds no run yet; run `weighin run` first"):
         frames.runs(store)
+
+
+def test_an_imported_run_says_where_it_is_from(tmp_path: Path) -> None:
+    store = weigh(tmp_path / "w.duckdb", "ours")
+    told = {"results": {"t": {"acc,none": 0.5}}, "versions": {}, "lm_eval_version": "0.4.9", "date": 4_000_000_000,
+            "n-samples": {"t": {"effective": 8}}, "config": {"model_args": f"pretrained={HOSTILE}"}}  # fmt: skip
+    (tmp_path / "r.json").write_text(json.dumps(told))
+    list(import_files(store, [tmp_path / "r.json"]))
+    ours, theirs = frames.runs(store)
+    assert ours["run_id"] == "ours", "the page opens on our own newest run"
+    board = frames.read_board(store, theirs)
+    said = frames.run_sentence(board)
+    assert "imported from lm-eval 0.4.9 (" in said and "r.json" in said and "on an unknown machine" in said
+    assert "imported from lm-eval 0.4.9" in frames.run_title(theirs)
+    _, words = tables.table(board, frames.measures(board))
+    assert words.iloc[0].tolist() == ["0.500 [0.215, 0.785] · imported · n 8", "–", "–", "–", "–", "imported"]
+    assert tables.figures(board)["source"].tolist() == ["imported"] and tables.absences(board).empty

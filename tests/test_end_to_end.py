@@ -37,7 +37,9 @@ def test_every_cell_is_measured_or_says_why_not(demo: tuple[Path, str]) -> None:
     assert {(r["variant"], r["suite"]) for r in rows} == {(v, s) for v in spec.chains for s in spec.suites}
     assert {r["status"] for r in rows} <= {"ok", "abstained"}
     silent = {(r["variant"], r["suite"]) for r in rows if r["metric"] == "*"}
-    assert silent == {("base", "fidelity")}, "a cell without any number"
+    # a base has no parent to be faithful to, and only one variant drafts
+    undrafted = {(v, "speculation") for v in spec.chains if v != "drafted"}
+    assert silent == {("base", "fidelity")} | undrafted, "a cell without any number"
     assert all(r["reason"] for r in rows if r["status"] == "abstained")
     for row in rows:
         assert row["status"] != "ok" or (row["value"] is not None and row["unit"] and row["n"] > 0)
@@ -61,10 +63,10 @@ def test_the_planted_truth_is_recovered(demo: tuple[Path, str]) -> None:
     tuned = scores(place, "accuracy.world_tune_facts/acc")
     assert tuned["tuned"] > tuned["base"] + 0.15, "LoRA taught it the new people"
     kl = scores(place, "fidelity.kl_root")
-    assert 0 < kl["int8"] < kl["nf4"] and kl["int8"] < kl["sparse"]
+    assert 0 < kl["int8"] < kl["nf4"]
     assert kl["small"] > kl["tuned"]
     disk = scores(place, "memory.disk")
-    assert disk["gptq4"] < disk["int8"] < disk["base"] == disk["sparse"]
+    assert disk["gptq4"] < disk["int8"] < disk["base"] < disk["drafted"], "a draft is carried along"
 
 
 def test_each_variant_is_what_its_label_says(demo: tuple[Path, str]) -> None:
@@ -72,10 +74,9 @@ def test_each_variant_is_what_its_label_says(demo: tuple[Path, str]) -> None:
     assert cards["int8"]["form"] == "packed" and "int8" in cards["int8"]["dtypes"]
     assert cards["nf4"]["form"] == "packed" and cards["nf4"]["memory_bytes"] < cards["base"]["memory_bytes"]
     assert cards["gptq4"]["form"] == "simulated", "transformers unpacks compressed-tensors at the first forward"
-    assert cards["sparse"]["form"] == "dense" and 0.45 < cards["sparse"]["sparsity"] < 0.55
     assert 0.45 < cards["small"]["sparsity"] < 0.56, "the chain keeps the zeros"
     assert cards["base"]["distance"] is None
-    assert all(c["distance"] > 0 for name, c in cards.items() if name != "base")
+    assert all(c["distance"] > 0 for name, c in cards.items() if name not in ("base", "drafted"))
     assert cards["small"]["depth"] == 3 and cards["small"]["root_key"] == cards["base"]["variant_key"]
 
 

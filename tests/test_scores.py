@@ -8,6 +8,7 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from weighin.results.database import MIGRATIONS
 from weighin.results.errors import StoreError
 from weighin.results.records import Metric, Sample
 from weighin.results.statistics import clustered_mean, wilson
-from weighin.results.table import sample_frame
+from weighin.results.table import sample_frames
 
 
 class Lab:
@@ -31,7 +32,9 @@ class Lab:
 
     def score(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """The one score of an evaluation of these samples."""
-        (metric,), incoming = sample_frame("e", samples)
+        metrics: dict[str, Metric] = {}
+        incoming = pd.concat(sample_frames("e", samples, metrics))
+        (metric,) = metrics.values()
         row = ["e", metric.name, metric.unit, metric.better, metric.reduce, metric.runtime, metric.signed, 0, None, 0.0]
         self.con.execute("delete from samples; delete from metrics;")
         self.con.execute("insert into metrics values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
