@@ -103,20 +103,20 @@ def _joined(store: Store, metric: str, ids: tuple[str, str]) -> list[dict[str, A
 
 
 def _unlike(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    a, b = _flat(first["protocol"]), _flat(second["protocol"])
+    a, b = flat(first["protocol"]), flat(second["protocol"])
     unlike = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
     if first["runtime"] and first["machine_key"] != second["machine_key"] and "machine" not in unlike:
         unlike.append("machine")
     return unlike + [f"metric.{name}" for name in ("unit", "better", "reduce") if first[name] != second[name]]
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+def flat(value: Any, prefix: str = "") -> dict[str, str]:
     """Nested JSON objects as dotted names, so that a difference can be named; leaves as JSON text."""
     if not isinstance(value, dict) or not value:
         return {prefix: json.dumps(value, sort_keys=True)} if prefix else {}
     flat: dict[str, str] = {}
     for key, item in value.items():
-        flat |= _flat(item, f"{prefix}.{key}" if prefix else str(key))
+        flat |= flat(item, f"{prefix}.{key}" if prefix else str(key))
     return flat
 
 
