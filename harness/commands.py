@@ -186,6 +186,20 @@ def compare(args: Args) -> int:
     return paired(args)
 
 
+def nightly(args: Args) -> int:
+    """Run, gate, watch, report: 0 green, 1 alarm, 3 inconclusive, 4 not everything was measured."""
+    from weighin.harness.nightly import nightly as night
+
+    return night(args)
+
+
+def history(args: Args) -> int:
+    """Print a metric's series."""
+    from weighin.harness.history import show_history
+
+    return show_history(args)
+
+
 def export(args: Args) -> int:
     """Write a run's content to a file."""
     from weighin.results.export import export as write
@@ -256,6 +270,8 @@ VERBS: dict[str, Callable[[Args], int]] = {
     "run": run,
     "gate": gate,
     "compare": compare,
+    "nightly": nightly,
+    "history": history,
     "board": board,
     "export": export,
     "calibrate": calibrate,

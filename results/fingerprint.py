@@ -66,7 +66,7 @@ def fingerprints(store: Store, places: Sequence[tuple[str, str | None]]) -> list
         )
     }
     weights = {row["variant_key"]: _weights(store, row["variant_key"]) for row in cells.values()}
-    found = []
+    found: list[Fingerprint] = []
     for run, evaluation in places:
         cell = cells.get(evaluation or "")
         mine = {} if cell is None else weights[cell["variant_key"]] | flat({"protocol": cell["protocol"]})

@@ -114,10 +114,10 @@ def flat(value: Any, prefix: str = "") -> dict[str, str]:
     """Nested JSON objects as dotted names, so that a difference can be named; leaves as JSON text."""
     if not isinstance(value, dict) or not value:
         return {prefix: json.dumps(value, sort_keys=True)} if prefix else {}
-    flat: dict[str, str] = {}
+    found: dict[str, str] = {}
     for key, item in value.items():
-        flat |= flat(item, f"{prefix}.{key}" if prefix else str(key))
-    return flat
+        found |= flat(item, f"{prefix}.{key}" if prefix else str(key))
+    return found
 
 
 def _waived(name: str, waive: Collection[str]) -> bool:
