@@ -69,9 +69,13 @@ def fingerprints(store: Store, places: Sequence[tuple[str, str | None]]) -> list
     found: list[Fingerprint] = []
     for run, evaluation in places:
         cell = cells.get(evaluation or "")
-        mine = {} if cell is None else weights[cell["variant_key"]] | flat({"protocol": cell["protocol"]})
+        mine = {} if cell is None else weights[cell["variant_key"]] | _protocol(cell["protocol"])
         found.append(mine | _of_run(runs[run]))
     return found
+
+
+def _protocol(protocol: Mapping[str, Any]) -> dict[str, str]:
+    return flat({"protocol": protocol}) if protocol else {}
 
 
 def _of_run(run: Mapping[str, Any]) -> dict[str, str]:

@@ -88,7 +88,7 @@ def _table(verdicts: Sequence[Verdict]) -> list[str]:
             cells += [quantity(found.value_a, found.unit), quantity(found.value_b, found.unit)]
             cells += [interval(found.drop, found.low, found.high, unit), quantity(found.mde, unit)]
         why = verdict.why + (f"; waived: {', '.join(verdict.waived)}" if verdict.waived else "")
-        lines.append("| " + " | ".join(map(_cell, [*cells, why])) + " |")
+        lines.append("| " + " | ".join(map(cell, [*cells, why])) + " |")
     return [*lines, "", "*Seen from*: the least drop that these items would show with 80 % power."]
 
 
