@@ -65,12 +65,12 @@ class Deadline:
             raise TimeUp
 
         former = signal.signal(signal.SIGALRM, ring)
-        signal.setitimer(signal.ITIMER_REAL, max(self.at - time.monotonic(), 1e-3))
+        pending, _ = signal.setitimer(signal.ITIMER_REAL, max(self.at - time.monotonic(), 1e-3))
         try:
             yield
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, former)
+            signal.setitimer(signal.ITIMER_REAL, pending)  # whoever had one set; 0 sets none
 
 
 @contextmanager
