@@ -12,10 +12,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from weighin.leaderboard import charts, frames, fronts, tables
+from weighin.leaderboard import charts, frames, fronts, history, tables
 from weighin.leaderboard.frames import Board, Measure, Row, open_store
 from weighin.results.errors import WeighinError
 from weighin.results.gate import Verdict, exit_code
+from weighin.results.history import Series
+from weighin.results.history import history as read_history
 from weighin.results.instruments import of_run, tries
 from weighin.results.pareto import FrontRow, front
 
@@ -54,6 +56,7 @@ def main() -> None:
         _pareto(path, seen, board)
         _gate(judged)
         _instruments(path, seen, board.run)
+        _history(path, seen, board)
         _figures(board)
     except WeighinError as error:
         _explain(error)
@@ -113,13 +116,17 @@ def _tried(path: Path, seen: Stamp, run: str) -> tuple[list[Row], list[Row]]:
     return of_run(store, run), tries(store, run)
 
 
+def _nights(path: Path, seen: Stamp, metric: str, run: str) -> list[Series]:
+    return read_history(open_store(path), metric, run=run)
+
+
 def kept(answer: Callable[..., Any]) -> Callable[..., Any]:
     """Cached by its arguments, the stamp among them; few, and not for long, as a store may be large."""
     return st.cache_data(answer, max_entries=32, ttl=600, show_spinner="Reading the store")  # type: ignore[no-any-return]
 
 
 read_runs, read_board, read_front, read_verdicts = kept(_runs), kept(_read), kept(_placed), kept(_judged)
-read_instruments = kept(_tried)
+read_instruments, read_nights = kept(_tried), kept(_nights)
 
 # -- the parts of the page, top to bottom -----------------------------------------------------------------------------
 
@@ -246,6 +253,23 @@ def _instruments(path: Path, seen: Stamp, run: Row) -> None:
             st.dataframe(tables.tries(found), hide_index=True, width="stretch")
     else:
         st.caption("`weighin calibrate` tries every instrument on planted truth.")
+
+
+def _history(path: Path, seen: Stamp, board: Board) -> None:
+    """A metric over the runs of this spec on this class of machine."""
+    known = frames.measures(board)
+    with st.expander("History, night by night"):
+        left, right = st.columns(2)
+        metric = left.selectbox("Metric over time", known, format_func=lambda m: m.name)
+        found = read_nights(path, seen, metric.name, board.run["run_id"]) if metric else []
+        series = right.selectbox("Variant over time", found, format_func=lambda each: each.variant)
+        if series is None:
+            st.text("No run of this spec has measured it.")
+            return
+        if len(series.nights) >= history.FEWEST:
+            st.altair_chart(history.chart(series), width="stretch")
+        st.text(history.in_words(series))
+        st.dataframe(history.frame(series), hide_index=True, width="stretch")
 
 
 def _figures(board: Board) -> None:
