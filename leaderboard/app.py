@@ -262,10 +262,12 @@ def _history(path: Path, seen: Stamp, board: Board) -> None:
         left, right = st.columns(2)
         metric = left.selectbox("Metric over time", known, format_func=lambda m: m.name)
         found = read_nights(path, seen, metric.name, board.run["run_id"]) if metric else []
-        series = right.selectbox("Variant over time", found, format_func=lambda each: each.variant)
-        if series is None:
+        named = {each.variant: each for each in found}
+        variant = right.selectbox("Variant over time", list(named))
+        if variant is None:
             st.text("No run of this spec has measured it.")
             return
+        series = named[variant]
         if len(series.nights) >= history.FEWEST:
             st.altair_chart(history.chart(series), width="stretch")
         st.text(history.in_words(series))

@@ -1,4 +1,4 @@
-"""A metric over the nights: the series that the page draws, with marks where something changed or an alarm was raised."""
+"""A metric over the nights: the series that the page draws, with marks where something changed or an alarm rang."""
 
 # Altair generates its constructors' types and they are narrower than what it takes.
 # pyright: reportArgumentType=false, reportReturnType=false
