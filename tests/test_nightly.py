@@ -148,5 +148,5 @@ def test_a_series_as_text(tmp_path: Path) -> None:
 
 
 def test_a_line_of_characters() -> None:
-    assert sparkline([1.0, 2.0, 3.0], ASCII) == "_=@"
+    assert sparkline([1.0, 2.0, 3.0], ASCII) == "_+@"
     assert sparkline([5.0, 5.0], ASCII) == "++"
