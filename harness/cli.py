@@ -64,6 +64,10 @@ def _reading_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
         choices=["lm-eval", "inspect", "pytest-benchmark", "optimum-benchmark"],
         help="default: told from the content",
     )
+    history = verbs.add_parser("history", help="a metric over the runs of a spec, with marks where something changed")
+    history.add_argument("metric", metavar="METRIC", help="SUITE.METRIC")
+    history.add_argument("--variant", metavar="LABEL", help="default: all")
+    history.add_argument("--spec", metavar="NAME", help="the spec's name (default: the newest run's)")
     board = verbs.add_parser("board", help="open the leaderboard in a browser")
     board.add_argument("--port", type=int, default=8501)
     board.add_argument("--headless", action="store_true", help="do not open a browser")
@@ -94,6 +98,10 @@ def _working_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
     run.add_argument("spec", nargs="?", default="default", metavar="SPEC", help="a YAML file or a packaged spec")
     run.add_argument("--again", action="append", default=[], metavar="SUITE", help="measure SUITE anew although held")
     _gate_verb(verbs)
+    nightly = verbs.add_parser("nightly", help="run, gate against the last green run, watch every series, report")
+    nightly.add_argument("spec", metavar="SPEC", help="a YAML file or a packaged spec")
+    nightly.add_argument("--timeout", type=float, metavar="SECONDS", help="end the run then; what was measured is kept")
+    nightly.add_argument("--out", metavar="FILE", help="the report (default: nights/RUN.md beside the checkpoints)")
     calibrate = verbs.add_parser("calibrate", help="try every instrument on planted truth on this machine")
     calibrate.add_argument(
         "suites", nargs="*", metavar="SUITE", help="default: every suite; `gate`: replay a run's rules"

@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 from rich.console import Console
@@ -173,25 +174,13 @@ def _weigh(console: Console, store: Store, spec: Spec, again: list[str]) -> tupl
         return weigh(found, store, display)
 
 
-def gate(args: Args) -> int:
-    """Judge the rules: 0 every one passes, 1 one fails, 3 undecided."""
-    from weighin.harness.gating import gate as judged
+def _elsewhere(module: str, name: str) -> Callable[[Args], int]:
+    """A verb that another module holds, imported when it is called."""
 
-    return judged(args)
+    def verb(args: Args) -> int:
+        return int(getattr(import_module(f"weighin.harness.{module}"), name)(args))
 
-
-def compare(args: Args) -> int:
-    """Paired differences; 2 where nothing could be compared."""
-    from weighin.harness.gating import compare as paired
-
-    return paired(args)
-
-
-def front(args: Args) -> int:
-    """The Pareto front of two objectives or more."""
-    from weighin.harness.fronts import front as found
-
-    return found(Console(), args)
+    return verb
 
 
 def export(args: Args) -> int:
@@ -282,9 +271,11 @@ VERBS: dict[str, Callable[[Args], int]] = {
     "show": show,
     "plan": plan,
     "run": run,
-    "gate": gate,
-    "compare": compare,
-    "front": front,
+    "gate": _elsewhere("gating", "gate"),
+    "compare": _elsewhere("gating", "compare"),
+    "front": _elsewhere("fronts", "front"),
+    "nightly": _elsewhere("nightly", "nightly"),
+    "history": _elsewhere("history", "show_history"),
     "board": board,
     "export": export,
     "import": import_,

@@ -25,8 +25,9 @@ LEGEND = (
 )
 
 
-def front(console: Console, args: argparse.Namespace) -> int:
+def front(args: argparse.Namespace) -> int:
     """Find the front that the arguments ask for and print it."""
+    console = Console()
     if not 2 <= args.draws <= MOST_DRAWS:
         raise WeighinError(f"--draws: should be between 2 and {MOST_DRAWS} (got {args.draws})")
     if args.seed < 0:

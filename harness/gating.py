@@ -71,10 +71,15 @@ def judged(
     alpha = look_alpha(spec.looks) if spec.looks else Bench.alpha
     found = judge(store, rules, run, Bench(against, waive, alpha))
     ledger.keep(store, run, found, against=against, look=look_of(kept))
+    keep_waivers(store, found)
+    return found
+
+
+def keep_waivers(store: Store, found: Sequence[Verdict]) -> None:
+    """Keep what was waived in verdicts."""
     for verdict in found:
         if verdict.waived:
             _keep_waiver(store, "gate", verdict.metric, verdict.sides, verdict.waived)
-    return found
 
 
 def _keep_waiver(store: Store, verb: str, metric: str, sides: Sequence[Side], fields: Sequence[str]) -> None:

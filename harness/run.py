@@ -189,6 +189,19 @@ class Run:
             return
         log = self._log(f"{cell.label}-{cell.suite}")
         self.store.set_cell(*place, status="running", log=str(log))
+        began = datetime.now(UTC)
+        self._keep(cell, self._measured(cell, log), began)
+
+    def again(self, cell: Cell) -> str | None:
+        """Measure a cell once more, kept beside the grid: the evaluation's id, None where it has no result."""
+        began = datetime.now(UTC)
+        outcome = self._measured(cell, self._log(f"{cell.label}-{cell.suite}-again"))
+        evaluation = self._evaluation(cell, outcome, began)
+        self.store.add_evaluation(evaluation, outcome.value or [])
+        self.display.finish(cell.suite, outcome.status, outcome.seconds, outcome.reason or "")
+        return evaluation.evaluation_id if outcome.status == "ok" else None
+
+    def _measured(self, cell: Cell, log: Path) -> worker.Outcome:
         self.display.start(f"{cell.label} · {cell.suite}")
         chain = self.plan.chains[cell.label]
         arguments = {
@@ -198,15 +211,16 @@ class Run:
             "relatives": self._relatives(*(chain[-1].parent, chain[-1].root) if chain else (None, "")),
             "loading": self.loading,
         }
-        began = datetime.now(UTC)
-        outcome = self._run(worker.Job(jobs.measure, arguments, log))
-        self._keep(cell, outcome, began)
+        return self._run(worker.Job(jobs.measure, arguments, log))
 
-    def _keep(self, cell: Cell, outcome: worker.Outcome, began: datetime) -> None:
-        evaluation = EvaluationRow(
+    def _evaluation(self, cell: Cell, outcome: worker.Outcome, began: datetime) -> EvaluationRow:
+        return EvaluationRow(
             uuid4().hex, cell.evaluation_key, cell.variant, cell.suite, cell.params, cell.protocol, self.here, began,
             outcome.seconds, outcome.status, outcome.reason,
         )  # fmt: skip
+
+    def _keep(self, cell: Cell, outcome: worker.Outcome, began: datetime) -> None:
+        evaluation = self._evaluation(cell, outcome, began)
         declared = registry.suite(cell.suite).metrics if outcome.status == "ok" else ()
         place = (self.run_id, cell.label, cell.suite)
         self.store.add_evaluation(evaluation, outcome.value or [], place, declared=declared)

@@ -5,18 +5,20 @@ it is, `st.text`, data frames, options and chart data; what `st.markdown` and it
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
-from weighin.leaderboard import charts, frames, fronts, tables
+from weighin.leaderboard import charts, frames, fronts, history, tables
 from weighin.leaderboard.frames import Board, Measure, Row, open_store
+from weighin.leaderboard.words import label_width, text_table
 from weighin.results.errors import WeighinError
 from weighin.results.front import Front, front
 from weighin.results.gate import Verdict, exit_code
+from weighin.results.history import Series
+from weighin.results.history import history as read_history
 from weighin.results.instruments import of_run, tries
 from weighin.results.rates import in_words as gate_errors
 
@@ -55,6 +57,7 @@ def main() -> None:
         _pareto(path, seen, board)
         _gate(judged)
         _instruments(path, seen, board.run)
+        _history(path, seen, board)
         _figures(board)
     except WeighinError as error:
         _explain(error)
@@ -114,13 +117,20 @@ def _tried(path: Path, seen: Stamp, run: str) -> tuple[list[Row], list[Row], str
     return of_run(store, run), tries(store, run), gate_errors(store, run)
 
 
+def _nights(path: Path, seen: Stamp, metric: str, run: str) -> list[Series]:
+    try:
+        return read_history(open_store(path), metric, run=run)
+    except WeighinError:  # every run of this spec took it from another's
+        return []
+
+
 def kept(answer: Callable[..., Any]) -> Callable[..., Any]:
     """Cached by its arguments, the stamp among them; few, and not for long, as a store may be large."""
     return st.cache_data(answer, max_entries=32, ttl=600, show_spinner="Reading the store")  # type: ignore[no-any-return]
 
 
 read_runs, read_board, read_front, read_verdicts = kept(_runs), kept(_read), kept(_placed), kept(_judged)
-read_instruments = kept(_tried)
+read_instruments, read_nights = kept(_tried), kept(_nights)
 
 # -- the parts of the page, top to bottom -----------------------------------------------------------------------------
 
@@ -139,7 +149,7 @@ def _leaderboard(board: Board) -> None:
     chosen = _choose_measures(known, board)
     numbers, words = tables.table(board, chosen)
     # Streamlit counts the index as the first of the columns
-    room = [_label_width(board.variants), *tables.widths(words)]
+    room = [label_width(board.variants), *tables.widths(words)]
     config = {place: st.column_config.Column(width=pixels) for place, pixels in enumerate(room)}
     st.dataframe(tables.styled(numbers, words), placeholder="–", width="stretch", column_config=config)  # pyright: ignore[reportArgumentType]
     st.caption(
@@ -169,7 +179,7 @@ def _absences(board: Board) -> None:
     if found.empty:
         return
     st.markdown("**What has no number, and why**")
-    _texts(found)
+    text_table(found)
 
 
 def _pareto(path: Path, seen: Stamp, board: Board) -> None:
@@ -195,7 +205,7 @@ def _pareto(path: Path, seen: Stamp, board: Board) -> None:
         "front, no probability. `weighin front` takes more objectives, tolerances and a reference point."
     )
     st.text(fronts.in_words(found))
-    _texts(fronts.listed(found))
+    text_table(fronts.listed(found))
 
 
 def _logarithmic(place: Any, found: fronts.Front, axis: str) -> bool:
@@ -256,21 +266,28 @@ def _instruments(path: Path, seen: Stamp, run: Row) -> None:
         st.caption("`weighin calibrate` tries every instrument on planted truth.")
 
 
+def _history(path: Path, seen: Stamp, board: Board) -> None:
+    """A metric over the runs of this spec on this class of machine."""
+    known = frames.measures(board)
+    with st.expander("History, night by night"):
+        left, right = st.columns(2)
+        metric = left.selectbox("Metric over time", known, format_func=lambda m: m.name)
+        found = read_nights(path, seen, metric.name, board.run["run_id"]) if metric else []
+        named = {each.variant: each for each in found}
+        variant = right.selectbox("Variant over time", list(named))
+        if variant is None:
+            st.text("No run of this spec has measured it.")
+            return
+        series = named[variant]
+        if len(series.nights) >= history.FEWEST:
+            st.altair_chart(history.chart(series), width="stretch")
+        st.text(history.in_words(series))
+        st.dataframe(history.frame(series), hide_index=True, width="stretch")
+
+
 def _figures(board: Board) -> None:
     with st.expander("Every figure of this run, in base units"):
         st.dataframe(tables.figures(board), hide_index=True, width="stretch")
-
-
-def _texts(frame: pd.DataFrame) -> None:
-    """A table of words; reasons get the room."""
-    config = {name: st.column_config.Column(width="large") for name in ("reason", "why") if name in frame}
-    config["variant"] = st.column_config.Column(width=_label_width(frame["variant"]))
-    st.dataframe(frame, hide_index=True, width="stretch", column_config=config)
-
-
-def _label_width(labels: Iterable[str]) -> int:
-    """Pixels for the widest label, but never so many that a telephone shows nothing else."""
-    return min(22 + 8 * max(map(len, labels), default=0), 180)
 
 
 main()

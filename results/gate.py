@@ -82,6 +82,12 @@ def settle(found: Sequence[Verdict], alpha: float = ALPHA) -> list[Verdict]:
     return settled
 
 
+def rejudge(store: Store, verdict: Verdict, sides: tuple[Side, ...], bench: Bench = Bench()) -> Verdict:
+    """A verdict anew, by itself, on other evaluations: `sides` as in `Verdict`."""
+    suite, metric = split_metric(verdict.metric)
+    return settle([_weighed(store, verdict.rule, sides, (suite, metric), bench)], bench.alpha)[0]
+
+
 def passes(verdicts: Sequence[Verdict]) -> bool:
     """Whether the release passes: there is a `gate` rule, and each of them passes."""
     return exit_code(verdicts) == 0

@@ -10,10 +10,22 @@ from weighin.results.errors import WeighinError
 from weighin.results.gate import Verdict
 from weighin.results.rows import VerdictRow
 from weighin.results.store import Store
+from weighin.results.watch import Watched
 
 
-def keep(store: Store, run: str, verdicts: Sequence[Verdict], *, against: str | None = None, look: int = 1) -> None:
-    """Keep the verdicts of one call of the gate on `run`; `against` is the run that the others are of, None its own."""
+def keep(
+    store: Store,
+    run: str,
+    verdicts: Sequence[Verdict],
+    *,
+    against: str | None = None,
+    look: int = 1,
+    watched: Sequence[Watched] = (),
+) -> None:
+    """Keep the verdicts of one call of the gate on `run`; `against` is the run that the others are of, None its own.
+
+    `watched` is what a night found beside its rules: a run is green where this passes, too.
+    """
     call, now = uuid.uuid4().hex, datetime.now(UTC)
     rows = [
         VerdictRow(
@@ -32,6 +44,22 @@ def keep(store: Store, run: str, verdicts: Sequence[Verdict], *, against: str | 
         )
         for position, verdict in enumerate(verdicts)
     ]
+    rows += [
+        VerdictRow(
+            judgement_id=call,
+            position=position,
+            judged_at=now,
+            run_id=run,
+            against_run=against,
+            metric=each.name,
+            rule={"metric": each.name, "variant": each.variant, "role": "gate", "watch": each.kind},
+            outcome=each.outcome,
+            why=each.why,
+            waived=[],
+            evidence=each.evidence | {"changed": [str(change) for change in each.changes]},
+        )
+        for position, each in enumerate(watched, len(rows))
+    ]
     store.add_verdicts(rows)
 
 
@@ -41,21 +69,21 @@ def evidence(verdict: Verdict) -> dict[str, Any]:
     return found | {"p_adjusted": verdict.p_adjusted, "needs": verdict.needs}
 
 
-def last_green(store: Store, spec_name: str, machine_key: str, before: str | None = None) -> str:
+def last_green(store: Store, spec_name: str, machine_key: str | Sequence[str], before: str | None = None) -> str:
     """The newest run of a spec on a machine whose newest judgement passes every gate rule; older than run `before`.
 
-    Raises WeighinError where there is none.
+    `machine_key` may be several, those of a class. Raises WeighinError where there is none.
     """
     rows = store.rows(
         """with newest as (
                select v.*, r.started_at from verdicts v join runs r using (run_id)
-               where r.spec_name = ? and r.machine_key = ?
+               where r.spec_name = ? and list_contains(?, r.machine_key)
                qualify rank() over (partition by v.run_id order by v.judged_at desc, v.judgement_id) = 1)
            select run_id from newest
            where started_at < coalesce((select started_at from runs where run_id = ?), 'infinity'::timestamptz)
                and json_extract_string(rule, '$.role') = 'gate'
            group by run_id, started_at having bool_and(outcome = 'pass') order by started_at desc limit 1""",
-        [spec_name, machine_key, before],
+        [spec_name, [machine_key] if isinstance(machine_key, str) else list(machine_key), before],
     )
     if not rows:
         raise WeighinError(

@@ -74,7 +74,7 @@ def _plain(text: str) -> str:
 def as_markdown(store: Store, verdicts: Sequence[Verdict]) -> str:
     """A job summary: the release, a table of old and new, the worst flipped items, and how the variants were made."""
     lines = [f"## Weighin: {SIGNS[RELEASE[exit_code(verdicts)]]}", "", *_table(verdicts), ""]
-    lines += [f"{_cell(said)}.\n" for said in _errors(store, verdicts)]
+    lines += [f"{cell(said)}.\n" for said in _errors(store, verdicts)]
     lines += [line for verdict in verdicts for line in _flips(store, verdict)]
     judged = {side.name: side for verdict in verdicts for side in verdict.sides[-1:]}
     lines += [line for side in judged.values() for line in _lineage(store, side)]
@@ -97,7 +97,7 @@ def _table(verdicts: Sequence[Verdict]) -> list[str]:
             cells += [quantity(found.value_a, found.unit), quantity(found.value_b, found.unit)]
             cells += [interval(found.drop, found.low, found.high, unit), quantity(found.mde, unit)]
         why = verdict.why + (f"; waived: {', '.join(verdict.waived)}" if verdict.waived else "")
-        lines.append("| " + " | ".join(map(_cell, [*cells, why])) + " |")
+        lines.append("| " + " | ".join(map(cell, [*cells, why])) + " |")
     return [*lines, "", "*Seen from*: the least drop that these items would show with 80 % power."]
 
 
@@ -107,11 +107,11 @@ def _flips(store: Store, verdict: Verdict) -> list[str]:
     if found is None or not found.flips_worse or verdict.outcome == "pass" or len(verdict.sides) != 2:
         return []
     ids = [str(side.cells[found.suite].evaluation_id) for side in verdict.sides]
-    lines = [f"<details><summary>{_cell(verdict.metric)}: right before, wrong now</summary>", ""]
+    lines = [f"<details><summary>{cell(verdict.metric)}: right before, wrong now</summary>", ""]
     lines += ["| item | prompt | right answer | margin fell by [nat] |", "|---|---|---|---|"]
     for flip in worst_flips(store, found.metric, (ids[0], ids[1])):
         fell = MISSING if flip.fell is None else f"{flip.fell:.2f}"
-        lines.append(f"| {_cell(flip.item[:12])} | {_cell(flip.prompt[-MOST:])} | {_cell(flip.target)} | {fell} |")
+        lines.append(f"| {cell(flip.item[:12])} | {cell(flip.prompt[-MOST:])} | {cell(flip.target)} | {fell} |")
     return [*lines, "", "</details>", ""]
 
 
@@ -124,10 +124,10 @@ def _lineage(store: Store, side: Side) -> list[str]:
         said = ", ".join(f"{name}={value}" for name, value in params.items() if value is not None)
         steps.insert(0, f"{at.stage or 'base'} ({said})" if said else at.stage or "base")
         at = store.variant(at.parent_key) if at.parent_key else None
-    return [f"**{_cell(side.name)}**: {_cell(' → '.join(steps) or 'not made')}", ""]
+    return [f"**{cell(side.name)}**: {cell(' → '.join(steps) or 'not made')}", ""]
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Outside text as plain words in a cell: neither HTML nor Markdown nor a new line."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for sign in "\\`*_[]|~#!@":

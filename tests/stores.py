@@ -114,10 +114,16 @@ def _empty() -> bytes:
 
 def fill(path: Path, grid: Grid, setting: Setting = Setting()) -> Store:
     """A store with one run of `grid`, added to what `path` holds."""
+    return fill_all(path, [(grid, setting)])
+
+
+def fill_all(path: Path, runs: Sequence[tuple[Grid, Setting]]) -> Store:
+    """A store with several runs, added to what `path` holds."""
     if not path.exists():
         path.write_bytes(_empty())
     with writing(path, 10) as con:
-        _fill(_Batch(path, con), grid, setting)
+        for grid, setting in runs:
+            _fill(_Batch(path, con), grid, setting)
     return Store(path)
 
 

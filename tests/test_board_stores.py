@@ -94,7 +94,7 @@ def test_a_locked_store_and_then_a_free_one(tmp_path: Path, monkeypatch: pytest.
     with held(path):
         assert "try again when the other is done" in sentence(path, monkeypatch)
     page = show(path, monkeypatch)
-    assert not page.exception and len(page.dataframe) == 5
+    assert not page.exception and len(page.dataframe) == 6
 
 
 def test_the_page_follows_a_run_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,7 @@ def test_the_page_follows_a_run_in_flight(tmp_path: Path, monkeypatch: pytest.Mo
 def test_rules_that_cannot_be_judged_leave_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = weigh(tmp_path / "w.duckdb", rules=[{"metric": "accuracy.nope", "variant": "int8"}]).path
     page = show(path, monkeypatch)
-    assert not page.exception and len(page.dataframe) == 5
+    assert not page.exception and len(page.dataframe) == 6
     assert [box.value for box in page.warning] == ["The gate rules of this run could not be judged."]
     run = frames.runs(Store(path))[0]
     for rules in ([{"what": "is this"}], ["words"], "words", 3, [{"metric": 1, "variant": "int8"}]):

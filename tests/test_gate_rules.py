@@ -240,9 +240,9 @@ def test_markdown_shows_old_and_new_flips_and_lineage(tmp_path: Path) -> None:
 
 @given(st.text())
 def test_outside_text_is_never_markup(text: str) -> None:
-    from weighin.results.verdict_files import _cell, _plain
+    from weighin.results.verdict_files import _plain, cell
 
-    assert not set("<>|\n`*[]\\") & set(_cell(text))
+    assert not set("<>|\n`*[]\\") & set(cell(text))
     ElementTree.fromstring(ElementTree.tostring(_element(_plain(text))))
 
 
