@@ -138,8 +138,9 @@ def run(args: Args) -> int:
     for suite in args.again:
         if suite not in spec.suites:
             raise WeighinError(f"--again: no suite {suite!r} in this spec. {registry.suggest(suite, spec.suites)}")
-    each = looks(spec)
-    for place, at in enumerate(each, 1):
+    each, place = looks(spec), 0
+    while True:
+        at, place = each[place], place + 1
         run_id, ok = _weigh(console, store, at, args.again)
         found = judged(store, at, at.gate, (run_id, None)) if at.gate else []
         gating = [verdict.outcome for verdict in found if verdict.rule.role == "gate"]

@@ -25,7 +25,9 @@ CRAFTS = (" baker", " potter", " judge", " clerk")
 def _asked(shares: Sequence[Sequence[float]], gold: Sequence[int]) -> tuple[Oracle, list[Question]]:
     """Questions whose choices an oracle finds so likely, `gold` the right ones."""
     prompts = [f"Question: Who lives in house {number}?\nAnswer:" for number in range(len(shares))]
-    beliefs = {p: dict(zip(CRAFTS, each, strict=True)) for p, each in zip(prompts, shares, strict=True)}
+    beliefs: dict[str, dict[str, float]] = {
+        p: dict(zip(CRAFTS, each, strict=True)) for p, each in zip(prompts, shares, strict=True)
+    }
     asked = [
         Question("planted", str(i), None, {}, (p,) * 4, CRAFTS, p, frozenset({g}))
         for i, (p, g) in enumerate(zip(prompts, gold, strict=True))

@@ -79,7 +79,7 @@ def fidelity(
     seed: int = 0,
 ) -> Iterator[Sample]:
     """Yield one sample a document and one a question, against the parent and against the root."""
-    relatives = {kin: model.relative(kin) for kin in KINS}
+    relatives: dict[Kin, Model | None] = {kin: model.relative(kin) for kin in KINS}
     if not any(relatives.values()):
         raise Abstain("a base has no parent to be faithful to")
     texts = documents(data, samples=samples, seed=seed)
