@@ -127,6 +127,37 @@ def test_the_gate_has_the_error_rates_it_states(
     assert _operating(n, flips, 0.03) == pytest.approx((pass3, fail3), abs=6e-4)
 
 
+def _size(n: int, margin: float, flips: float) -> float:
+    """Exact chance that the gate passes a drop of exactly the margin: a sum over b, and over c from the least that
+    passes (more answers won never make it harder)."""
+    worse, better = (flips + margin) / 2, (flips - margin) / 2
+    low, high = (int(stats.binom.ppf(tail, n, worse)) for tail in (1e-9, 1 - 1e-9))
+    total = 0.0
+    for b in range(low, high + 1):
+        least, most = 0, n - b + 1
+        while least < most:
+            middle = (least + most) // 2
+            if middle <= n - b and tango_z(b, middle, n, margin) < -Z95:
+                most = middle
+            else:
+                least = middle + 1
+        if least <= n - b:
+            total += stats.binom.pmf(b, n, worse) * stats.binom.sf(least - 1, n - b, better / (1 - worse))
+    return float(total)
+
+
+def test_the_worst_case_size_over_the_whole_grid_is_under_five_per_cent() -> None:
+    """10 to 2,000 items, margins of 1 to 5 points, 1 to 30 % flips: at most 4.8 %, exactly."""
+    grid = [
+        (n, margin, flips)
+        for n in (10, 20, 50, 100, 200, 300, 500, 1000, 2000)
+        for margin in (0.01, 0.02, 0.03, 0.05)
+        for flips in (0.01, 0.03, 0.06, 0.12, 0.3)
+        if flips >= margin
+    ]
+    assert 0.045 < max(_size(*cell) for cell in grid) < 0.05
+
+
 @pytest.mark.parametrize("n", [30, 100, 200])
 @pytest.mark.parametrize("margin", [0.02, 0.05, 0.1])
 def test_an_unsafe_release_passes_at_most_one_time_in_twenty(n: int, margin: float) -> None:
