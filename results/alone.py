@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from weighin.results.difference import Comparison
+from weighin.results.difference import Comparison, unreal
 from weighin.results.pairs import Refusal
-from weighin.results.statistics import MIN_CLUSTERS, Floats, clustered_mean, design_effect
+from weighin.results.statistics import MIN_CLUSTERS, Floats, clopper_pearson, clustered_mean, design_effect
 from weighin.results.store import Store
 
 
@@ -44,8 +44,7 @@ def hold(
         n=int(score["n"]),
         clusters=int(score["clusters"]),
     )
-    if score["modelled"] or (score["runtime"] and score["form"] == "simulated"):
-        why = "modelled" if score["modelled"] else "dense kernel: the runtime simulates this format"
+    if (why := unreal(score)) is not None:
         return dataclasses.replace(plain, caveat=why)
     rows = store.rows(
         """select value, weight, cluster, low, high from item_values
@@ -123,27 +122,21 @@ def _median(plain: Comparison, worse: Floats, level: float) -> Comparison:
 
 
 def _share(plain: Comparison, values: Floats, effect: float, level: float) -> Comparison:
-    """Exact binomial limits (Clopper & Pearson 1934), the items divided by the design effect."""
-    from scipy.special import betainc, betaincinv
+    """Exact binomial limits, the items divided by the design effect."""
+    from scipy.special import betainc
 
     n = len(values) / effect
     # counted as events on the worse side
     bad = float(values.sum() if plain.better == "lower" else len(values) - values.sum()) / effect
     allowed = (plain.value_a or 0.0) if plain.better == "lower" else 1 - (plain.value_a or 0.0)
-
-    def least(tail: float) -> float:
-        return float(betaincinv(bad, n - bad + 1, tail)) if bad > 0 else 0.0
-
-    def most(tail: float) -> float:
-        return float(betaincinv(bad + 1, n - bad, 1 - tail)) if bad < n else 1.0
-
+    low, high = clopper_pearson(bad, n)
     p = float(betainc(bad, n - bad + 1, min(max(allowed, 0.0), 1.0))) if bad > 0 else 1.0
     return dataclasses.replace(
         plain,
         method="binomial",
-        low=least(0.025) - allowed,
-        high=most(0.025) - allowed,
-        upper=most(1 - level) - allowed,
+        low=low - allowed,
+        high=high - allowed,
+        upper=clopper_pearson(bad, n, 2 * level - 1)[1] - allowed,
         p_worse=p if math.isfinite(p) else 1.0,
         design_effect=effect,
     )

@@ -121,13 +121,19 @@ def _reduced(values: Floats, weights: Floats, reduce: str) -> float:
 def _caveat(pairs: Pairs) -> str | None:
     """Why the two values carry no verdict."""
     for score in (pairs.score_a, pairs.score_b):
-        if score["modelled"]:
-            return "modelled"
-        if score["runtime"] and score["form"] == "simulated":
-            return "dense kernel: the runtime simulates this format"
+        if (why := unreal(score)) is not None:
+            return why
     # where one of the two is another tool's, what holds of that one holds of both
     score = max(pairs.score_a, pairs.score_b, key=lambda one: bool(one["source"] == "imported"))
     return untested(score, n=len(pairs.a), clusters=len(set(pairs.clusters)), shares=_shares(pairs))
+
+
+def unreal(score: Mapping[str, Any]) -> str | None:
+    """Why a figure says nothing of the format it is named after; None where it was measured on it."""
+    if score["modelled"]:
+        return "modelled"
+    simulated = score["runtime"] and score["form"] == "simulated"
+    return "dense kernel: the runtime simulates this format" if simulated else None
 
 
 def untested(score: Mapping[str, Any], *, n: int, clusters: int, shares: bool) -> str | None:

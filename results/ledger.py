@@ -27,40 +27,43 @@ def keep(
     `watched` is what a night found beside its rules: a run is green where this passes, too.
     """
     call, now = uuid.uuid4().hex, datetime.now(UTC)
-    rows = [
-        VerdictRow(
-            judgement_id=call,
-            position=position,
-            judged_at=now,
-            run_id=run,
-            against_run=against,
-            metric=verdict.metric,
-            rule=dataclasses.asdict(verdict.rule),
-            outcome=verdict.outcome,
-            why=verdict.why,
-            waived=list(verdict.waived),
-            evidence=evidence(verdict),
-            look=look,
-        )
-        for position, verdict in enumerate(verdicts)
-    ]
-    rows += [
-        VerdictRow(
-            judgement_id=call,
-            position=position,
-            judged_at=now,
-            run_id=run,
-            against_run=against,
-            metric=each.name,
-            rule={"metric": each.name, "variant": each.variant, "role": "gate", "watch": each.kind},
-            outcome=each.outcome,
-            why=each.why,
-            waived=[],
-            evidence=each.evidence | {"changed": [str(change) for change in each.changes]},
-        )
-        for position, each in enumerate(watched, len(rows))
-    ]
-    store.add_verdicts(rows)
+    said = [*map(_judged, verdicts), *map(_seen, watched)]
+    store.add_verdicts(
+        [
+            VerdictRow(
+                judgement_id=call,
+                position=position,
+                judged_at=now,
+                run_id=run,
+                against_run=against,
+                look=look if position < len(verdicts) else 1,
+                **each,
+            )
+            for position, each in enumerate(said)
+        ]
+    )
+
+
+def _judged(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "metric": verdict.metric,
+        "rule": dataclasses.asdict(verdict.rule),
+        "outcome": verdict.outcome,
+        "why": verdict.why,
+        "waived": list(verdict.waived),
+        "evidence": evidence(verdict),
+    }
+
+
+def _seen(watched: Watched) -> dict[str, Any]:
+    return {
+        "metric": watched.name,
+        "rule": {"metric": watched.name, "variant": watched.variant, "role": "gate", "watch": watched.kind},
+        "outcome": watched.outcome,
+        "why": watched.why,
+        "waived": [],
+        "evidence": watched.evidence | {"changed": [str(change) for change in watched.changes]},
+    }
 
 
 def evidence(verdict: Verdict) -> dict[str, Any]:

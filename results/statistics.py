@@ -43,12 +43,15 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def clopper_pearson(successes: int, n: int, level: float = 0.95) -> Interval:
-    """Exact interval of a share by inverting the binomial test (Clopper & Pearson 1934, Biometrika 26:404)."""
+def clopper_pearson(successes: float, n: float, level: float = 0.95) -> Interval:
+    """Exact interval of a share by inverting the binomial test (Clopper & Pearson 1934, Biometrika 26:404).
+
+    Counts divided by a design effect need not be whole.
+    """
     from scipy import special
 
-    if not 0 <= successes <= n or n < 1:
-        raise ValueError(f"need 0 <= successes <= n and n >= 1, got {successes} of {n}")
+    if not 0 <= successes <= n or n <= 0:
+        raise ValueError(f"need 0 <= successes <= n and n > 0, got {successes} of {n}")
     tail = (1 - level) / 2
     low = 0.0 if successes == 0 else float(special.betaincinv(successes, n - successes + 1, tail))
     high = 1.0 if successes == n else float(special.betaincinv(successes + 1, n - successes, 1 - tail))

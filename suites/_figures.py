@@ -66,15 +66,3 @@ def jackknife(
         return Figure(value)  # no spread at all says nothing about the next item
     half = float(special.stdtrit(blocks - 1, 0.975)) * error
     return Figure(value, max(bounds[0], value - half), min(bounds[1], value + half))
-
-
-def clopper_pearson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Exact limits of a share (Clopper & Pearson 1934, Biometrika 26:404); holds at 0 and 100 %."""
-    from scipy import special
-
-    if not 0 <= successes <= n or n < 1:
-        raise ValueError(f"need 0 <= successes <= n and n >= 1, got {successes} of {n}")
-    tail = (1 - level) / 2
-    low = 0.0 if successes == 0 else float(special.betaincinv(successes, n - successes + 1, tail))
-    high = 1.0 if successes == n else float(special.betaincinv(successes + 1, n - successes, 1 - tail))
-    return low, high

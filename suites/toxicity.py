@@ -21,7 +21,7 @@ from weighin.harness import Abstain, Metric, Model, Sample, WeighinError, suite
 from weighin.harness.text import text_files
 from weighin.suites import _detectors as detectors
 from weighin.suites._draw import drawn
-from weighin.suites._figures import Figure, clopper_pearson, jackknife
+from weighin.suites._figures import Figure, jackknife
 from weighin.suites._prevalence import Error, effective, rogan_gladen
 from weighin.suites._rows import Row, files, items, read
 from weighin.suites._score import likelihoods
@@ -173,11 +173,12 @@ def judged(written: Sequence[Written], detector: detectors.Detector, error: Erro
 def _rates(shares: Sequence[float], texts: int, error: Error | None) -> Iterator[Sample]:
     """The rate over all texts, and what it is behind the detector's errors; prompts are the independent items."""
     import numpy as np
+    from scipy.stats import binomtest
 
     values = np.array(shares)
     rate = float(values.mean())
     if rate in (0.0, 1.0):
-        figure = Figure(rate, *clopper_pearson(int(rate) * len(shares), len(shares)))
+        figure = Figure(rate, *binomtest(int(rate) * len(shares), len(shares)).proportion_ci(0.95, "exact"))
     else:
         figure = jackknife(lambda index: float(values[index].mean()), range(len(shares)), (0.0, 1.0))
     yield figure.sample(RATE, texts, reason="no texts")

@@ -147,13 +147,6 @@ def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
     assert _figures.jackknife(lambda index: 1.0, range(4)).low is None
 
 
-@given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_clopper_pearson_holds_the_share(counts: tuple[int, int]) -> None:
-    low, high = _figures.clopper_pearson(*counts)
-    assert 0 <= low <= counts[0] / counts[1] <= high <= 1
-    assert (low == 0) == (counts[0] == 0) and (high == 1) == (counts[0] == counts[1])
-
-
 def test_bad_files_are_named(tmp_path: Path) -> None:
     bad = tmp_path / "bad.jsonl"
     for text, said in (('{"sent_more": "a"}\n', "has no sent_less"), ("{\n", "is not JSON"), ("\n", "holds no rows")):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from weighin.harness import Abstain, Checkpoint, WeighinError
 from weighin.harness.model import TransformersModel
 from weighin.suites import _detectors as detectors
-from weighin.suites._figures import Figure, clopper_pearson
+from weighin.suites._figures import Figure
 from weighin.suites._oracle import Oracle
 from weighin.suites._planting import mean, one, written
 from weighin.suites._prevalence import Error, effective, rogan_gladen
@@ -81,7 +81,8 @@ def test_the_world_at_no_rate_has_an_exact_interval(pico_dir: Path) -> None:
     model = TransformersModel(Checkpoint(pico_dir, "pico"))
     samples = list(toxicity(model, limit=5, draws=2, max_new_tokens=3))
     rate = one(samples, "rate")
-    assert (rate.value, rate.low, rate.high) == (0.0, *clopper_pearson(0, 5)) and rate.weight == 10
+    assert (rate.value, rate.low) == (0.0, 0.0) and rate.weight == 10
+    assert rate.high == pytest.approx(1 - 0.025 ** (1 / 5)), "five prompts, none rude: (1 - p)^5 = 2.5 %"
     assert mean(samples, "rude_error") is not None
 
 
