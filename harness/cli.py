@@ -97,6 +97,9 @@ def _working_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
     run = verbs.add_parser("run", help="make what is missing, measure what is not held, show the scores")
     run.add_argument("spec", nargs="?", default="default", metavar="SPEC", help="a YAML file or a packaged spec")
     run.add_argument("--again", action="append", default=[], metavar="SUITE", help="measure SUITE anew although held")
+    run.add_argument(
+        "--replicates", type=_count, default=1, metavar="K", help="build seeded variants K times: compare recipes"
+    )
     _gate_verb(verbs)
     nightly = verbs.add_parser("nightly", help="run, gate against the last green run, watch every series, report")
     nightly.add_argument("spec", metavar="SPEC", help="a YAML file or a packaged spec")
@@ -119,6 +122,12 @@ def _working_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
     build.add_argument(
         "--calibration", action="store_true", help="only the model that `calibrate` tries membership tests on, kept"
     )
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 on (got {text})")
+    return int(text)
 
 
 def _gate_verb(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

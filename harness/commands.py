@@ -141,7 +141,7 @@ def run(args: Args) -> int:
     each, place = looks(spec), 0
     while True:
         at, place = each[place], place + 1
-        run_id, ok = _weigh(console, store, at, args.again)
+        run_id, ok = _weigh(console, store, at, args)
         found = judged(store, at, at.gate, (run_id, None)) if at.gate else []
         gating = [verdict.outcome for verdict in found if verdict.rule.role == "gate"]
         if place == len(each) or not ok or decided(gating):
@@ -159,20 +159,21 @@ def run(args: Args) -> int:
     return 0 if ok else 4
 
 
-def _weigh(console: Console, store: Store, spec: Spec, again: list[str]) -> tuple[str, bool]:
+def _weigh(console: Console, store: Store, spec: Spec, args: Args) -> tuple[str, bool]:
     """One run of a spec: its id, and whether all went well."""
-    from weighin.harness import worker
+    from weighin.harness import builds, worker
     from weighin.harness.plan import make_plan
     from weighin.harness.progress import Display
     from weighin.harness.run import job_names, weigh
 
-    found = make_plan(spec, store, again=again)
+    found = make_plan(spec, store, again=args.again)
     assert found is not None, "a plan that may download always has its base"
-    jobs = job_names(found)
+    further = builds.plans(found, store, args.replicates)
+    jobs = [name for each in (found, *further) for name in job_names(each)]
     if jobs:
         worker.warm_up(found.needs())
     with Display(console, jobs, store.costs()) as display:
-        return weigh(found, store, display)
+        return weigh(found, store, display, further)
 
 
 def _elsewhere(module: str, name: str) -> Callable[[Args], int]:

@@ -5,7 +5,7 @@ else; the next run goes on from there. A stage or suite that fails marks its own
 """
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,34 @@ from weighin.harness.model import Loading
 from weighin.harness.plan import Cell, Plan
 from weighin.harness.plugin import Checkpoint
 from weighin.harness.progress import Display
-from weighin.results.rows import EvaluationRow, IdentityRow, RunRow, VariantRow
+from weighin.results.rows import BuildRow, EvaluationRow, IdentityRow, RunRow, VariantRow
 from weighin.results.store import Store
 
 
-def weigh(plan: Plan, store: Store, display: Display) -> tuple[str, bool]:
-    """Carry out a plan. Returns the run's id and whether everything that was tried went well."""
+def weigh(plan: Plan, store: Store, display: Display, builds: Sequence[Plan] = ()) -> tuple[str, bool]:
+    """Carry out a plan, then its further builds. Returns the run's id and whether all that was tried went well."""
     run = Run(plan, store, display)
     run.begin()
     for label in plan.chains:
         run.variant(label)
+    for number, build in enumerate(builds, 1):
+        again = Run(build, store, display)
+        again.run_id = run.run_id
+        for label in build.chains:
+            _build(again, label, number)
+        run.ok = run.ok and again.ok
     return run.run_id, run.end()
+
+
+def _build(run: "Run", label: str, number: int) -> None:
+    """Make a further build of a variant and weigh it, unless the store holds its results."""
+    run.made(label)
+    key = run.plan.variant(label)
+    for cell in (cell for cell in run.plan.cells if cell.label == label):
+        evaluation, why = cell.held, run.broken.get(key)
+        if evaluation is None and why is None:
+            evaluation, why = run.beside(cell)
+        run.store.add_build(BuildRow(run.run_id, label, number, cell.suite, key, evaluation, why))
 
 
 def job_names(plan: Plan) -> list[str]:
@@ -80,6 +97,13 @@ class Run:
 
     def variant(self, label: str) -> None:
         """Make what a variant still lacks, then weigh it."""
+        self.made(label)
+        for cell in self.plan.cells:
+            if cell.label == label:
+                self._cell(cell)
+
+    def made(self, label: str) -> None:
+        """Make what a variant still lacks, and establish what it is."""
         ours = {link.key for link in self.plan.chains[label]}
         for link in self.plan.to_make():
             if link.key in ours and link.key not in self.broken:
@@ -90,9 +114,6 @@ class Run:
         key = self.plan.variant(label)
         if key in self.plan.unidentified and key not in self.broken:
             self._identify(label, key)
-        for cell in self.plan.cells:
-            if cell.label == label:
-                self._cell(cell)
 
     # -- checkpoints --------------------------------------------------------------------------------------------
 
@@ -192,14 +213,15 @@ class Run:
         began = datetime.now(UTC)
         self._keep(cell, self._measured(cell, log), began)
 
-    def again(self, cell: Cell) -> str | None:
-        """Measure a cell once more, kept beside the grid: the evaluation's id, None where it has no result."""
+    def beside(self, cell: Cell) -> tuple[str, str | None]:
+        """Measure a cell, kept beside the grid: the evaluation's id, and why it has no result."""
         began = datetime.now(UTC)
-        outcome = self._measured(cell, self._log(f"{cell.label}-{cell.suite}-again"))
+        outcome = self._measured(cell, self._log(f"{cell.label}-{cell.suite}-{uuid4().hex[:4]}"))
         evaluation = self._evaluation(cell, outcome, began)
         self.store.add_evaluation(evaluation, outcome.value or [])
+        self.ok = self.ok and outcome.status != "failed"
         self.display.finish(cell.suite, outcome.status, outcome.seconds, outcome.reason or "")
-        return evaluation.evaluation_id if outcome.status == "ok" else None
+        return evaluation.evaluation_id, None if outcome.status == "ok" else outcome.reason or outcome.status
 
     def _measured(self, cell: Cell, log: Path) -> worker.Outcome:
         self.display.start(f"{cell.label} · {cell.suite}")

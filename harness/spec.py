@@ -73,6 +73,8 @@ class _Document(BaseModel):
     def _one_step(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
+        if taken := [label for label in value if isinstance(label, bool) or label is None]:
+            raise ValueError(f"YAML reads this label as {taken[0]}: put it in quotes")
         return {str(label): [steps] if isinstance(steps, str | dict) else steps for label, steps in value.items()}
 
 
@@ -151,7 +153,10 @@ def parse_spec(document: Mapping[str, Any], name: str = "spec") -> Spec:
     if faults:
         raise SpecError("\n".join(faults))
     looks = tuple(parsed.gate.looks)
-    return Spec(name, dict(document), parsed.base, chains, roots, suites, tuple(rules), looks, parsed.seed)
+    source = dict(document)
+    if parsed.variants:
+        source["variants"] = {str(label): steps for label, steps in document["variants"].items()}  # 4: is a label, too
+    return Spec(name, source, parsed.base, chains, roots, suites, tuple(rules), looks, parsed.seed)
 
 
 def _chains(parsed: _Document, faults: list[str]) -> tuple[dict[str, tuple[Step, ...]], dict[str, str]]:

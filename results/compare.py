@@ -3,12 +3,23 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from weighin.results.builds import further_builds, over_builds
 from weighin.results.difference import Comparison, measure
 from weighin.results.lookup import Side, side
 from weighin.results.pairs import Pairs, Refusal, pair
 from weighin.results.store import Store
 
-__all__ = ["Comparison", "Refusal", "Report", "compare", "compare_metric", "metrics_of", "missing", "pair_sides"]
+__all__ = [
+    "Comparison",
+    "Refusal",
+    "Report",
+    "compare",
+    "compare_metric",
+    "metrics_of",
+    "missing",
+    "pair_builds",
+    "pair_sides",
+]
 
 
 @dataclass(frozen=True)
@@ -38,8 +49,9 @@ def compare(store: Store, a: str, b: str, *, run: str | None = None, waive: Coll
             for outcome in _suite(held, (first, second), suite, waive)
         ]
     comparisons = tuple(outcome for outcome in found if isinstance(outcome, Comparison))
+    built = max((each.builds for each in comparisons), default=1)
     refusals = tuple(outcome for outcome in found if isinstance(outcome, Refusal))
-    return Report(first, second, comparisons, refusals, tuple(sorted(waive)), _notes(first, second))
+    return Report(first, second, comparisons, refusals, tuple(sorted(waive)), _notes(first, second, built))
 
 
 def _suite(store: Store, sides: tuple[Side, Side], suite: str, waive: Collection[str]) -> list[Comparison | Refusal]:
@@ -49,11 +61,13 @@ def _suite(store: Store, sides: tuple[Side, Side], suite: str, waive: Collection
     return [compare_metric(store, *sides, (suite, metric), waive) for metric in metrics_of(store, sides, suite)]
 
 
-def _notes(first: Side, second: Side) -> tuple[str, ...]:
+def _notes(first: Side, second: Side, builds: int) -> tuple[str, ...]:
     if (first.run_id, first.name) == (second.run_id, second.name):
         return (f"{first.name} is compared with itself",)
     if first.variant_key is not None and first.variant_key == second.variant_key:
         return (f"{first.name} and {second.name} are the same checkpoint: any difference is noise of the measurement",)
+    if builds > 1:
+        return (f"recipes are compared: values are means of {builds} builds, whose spread is part of the limits",)
     return ()
 
 
@@ -80,8 +94,22 @@ def compare_metric(
     store: Store, first: Side, second: Side, metric: tuple[str, str], waive: Collection[str] = ()
 ) -> Comparison | Refusal:
     """Compare one `(suite, metric)` that both sides measured; see `missing` for where one did not."""
-    pairs = pair_sides(store, first, second, metric, waive)
-    return pairs if isinstance(pairs, Refusal) else measure(pairs)
+    builds = pair_builds(store, (first, second), metric, waive)
+    return builds if isinstance(builds, Refusal) else over_builds([measure(pairs) for pairs in builds])
+
+
+def pair_builds(
+    store: Store, sides: tuple[Side, Side], metric: tuple[str, str], waive: Collection[str] = ()
+) -> list[Pairs] | Refusal:
+    """The items of one `(suite, metric)` joined for the two sides themselves, and once more for each further build."""
+    suite, name = metric
+    found = [pair_sides(store, *sides, metric, waive)]
+    for build in further_builds(store, sides, suite):
+        if build.evaluations is None:
+            return Refusal(suite, name, f"build {build.number} was not measured: {build.reason}")
+        found.append(pair(store, suite, name, build.evaluations, waive))
+    refused = next((each for each in found if isinstance(each, Refusal)), None)
+    return refused or [each for each in found if isinstance(each, Pairs)]
 
 
 def pair_sides(

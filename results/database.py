@@ -11,7 +11,7 @@ import duckdb
 
 from weighin.results.errors import StoreError
 
-MIGRATIONS = ("schema.sql", "schema_2.sql", "schema_3.sql", "schema_4.sql", "schema_5.sql")
+MIGRATIONS = ("schema.sql", "schema_2.sql", "schema_3.sql", "schema_4.sql", "schema_5.sql", "schema_6.sql")
 """SQL files in order: the one at index i brings a store from version i to i + 1."""
 
 SCHEMA_VERSION = len(MIGRATIONS)

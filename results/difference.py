@@ -37,7 +37,9 @@ class Comparison:
     `flips_worse` and `flips_better` count binary items that changed (b and c of McNemar's table). `p_worse` is
     one-sided. `mde` is the least drop seen with 80 % power. Where `caveat` is not None the figures carry no verdict,
     and it says why. `within` says whether the drop is shown to be below a margin that is a share of the first one's
-    value. `waived` names fields of the protocol that differ and were allowed to.
+    value. `waived` names fields of the protocol that differ and were allowed to. `builds` is how often both sides were
+    built, where recipes are compared; `between` is then the share of the variance that lies between builds, values and
+    drop are the builds' means, and items and flips those of the first.
     """
 
     suite: str
@@ -63,6 +65,8 @@ class Comparison:
     design_effect: float = 1.0
     caveat: str | None = None
     within: bool | None = None
+    builds: int = 1
+    between: float = 0.0
     waived: tuple[str, ...] = ()
 
     @property

@@ -15,7 +15,7 @@ from weighin.results.lookup import Side, matching, run_named, side, split_metric
 from weighin.results.rules import Rule
 from weighin.results.statistics import holm
 from weighin.results.store import Store
-from weighin.results.weighing import Evidence, allowed, amount, needed, weigh
+from weighin.results.weighing import Evidence, allowed, amount, asks, needed, weigh
 
 __all__ = ["ALPHA", "Outcome", "Rule", "Verdict", "exit_code", "judge", "passes"]
 
@@ -174,8 +174,8 @@ def _decide(verdict: Verdict, p: float, alpha: float) -> Verdict:
         why = f"drop {drop}, not chance (p = {p:.2g} after Holm), not shown to be less than {amount(margin, found)}"
         return replace(verdict, outcome="fail", p_adjusted=p, why=why)
     needs = needed(found, margin, alpha)
-    more = f"needs about {needs} more items" if needs else "more items of this kind would hardly decide it"
-    why = f"{told}: not less than the margin of {amount(margin, found)}, and no proven drop; {more}"
+    undecided = f"{told}: not less than the margin of {amount(margin, found)}, and no proven drop"
+    why = f"{undecided}; {asks(found, needs)}"
     return replace(verdict, p_adjusted=p, why=why, needs=needs)
 
 

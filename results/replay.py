@@ -141,4 +141,4 @@ def _worsened(stage: _Stage, pairs: Pairs, rng: np.random.Generator) -> Pairs:
 
 def _open(stage: _Stage, pairs: Pairs) -> Verdict:
     """The rule's verdict before it is settled."""
-    return Verdict(stage.rule, stage.name, "inconclusive", "", compared(pairs, stage.rule, 1 - ALPHA))
+    return Verdict(stage.rule, stage.name, "inconclusive", "", compared([pairs], stage.rule, 1 - ALPHA))

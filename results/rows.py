@@ -157,6 +157,19 @@ class WaiverRow:
 
 
 @dataclass(frozen=True)
+class BuildRow:
+    """A further build of a run's variant under a suite; without an evaluation the reason says why."""
+
+    run_id: str
+    label: str
+    build: int
+    suite: str
+    variant_key: str
+    evaluation_id: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class CellRow:
     """One square of a run's grid, a variant under a suite; `log` is the file with the libraries' own output."""
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from weighin.results.database import SCHEMA_VERSION, reading, writing
 from weighin.results.records import Metric, Sample
 from weighin.results.rows import (
+    BuildRow,
     CalibrationRow,
     CellRow,
     CellStatus,
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEMA_VERSION", "Store"]
 
+_One = Machine | VariantRow | IdentityRow | CellRow | CalibrationRow | WaiverRow | BuildRow
+
 Cell = tuple[str, str, str]
 """Run, label and suite."""
 
@@ -47,6 +50,7 @@ _INSERT = {
     CalibrationRow: f"insert into calibrations values ({', '.join('?' * 17)})",
     VerdictRow: f"insert into verdicts values ({', '.join('?' * 12)})",
     WaiverRow: "insert into waivers values (?, ?, ?, ?, ?, ?)",
+    BuildRow: "insert or replace into builds values (?, ?, ?, ?, ?, ?, ?)",
     CellRow: """insert into cells values (?, ?, ?, ?, ?, ?, ?, ?)
         on conflict do update set status = excluded.status, evaluation_id = excluded.evaluation_id,
             reused = excluded.reused, reason = excluded.reason, log = coalesce(excluded.log, cells.log)""",
@@ -255,6 +259,10 @@ class Store:
             with self._writing() as con:
                 con.executemany(_INSERT[VerdictRow], [row_values(row) for row in rows])
 
+    def add_build(self, row: BuildRow) -> None:
+        """Keep a further build of a variant; a later try replaces an earlier one."""
+        self._insert(row)
+
     def add_waiver(self, row: WaiverRow) -> None:
         """Keep which differences of protocol were allowed."""
         self._insert(row)
@@ -275,7 +283,7 @@ class Store:
             with writing(self.path, self.patience) as con:
                 yield con
 
-    def _insert(self, row: Machine | VariantRow | IdentityRow | CellRow | CalibrationRow | WaiverRow) -> None:
+    def _insert(self, row: _One) -> None:
         with self._writing() as con:
             con.execute(_INSERT[type(row)], row_values(row))
 

@@ -2,11 +2,12 @@
 
 import dataclasses
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from weighin.results.alone import hold
-from weighin.results.compare import Comparison, Refusal, missing, pair_sides
+from weighin.results.builds import over_builds
+from weighin.results.compare import Comparison, Refusal, missing, pair_builds
 from weighin.results.difference import measure
 from weighin.results.errors import WeighinError
 from weighin.results.lookup import Side
@@ -45,24 +46,27 @@ def weigh(
     absent = missing(sides[0], suite)
     if absent is not None:
         return Refusal(suite, name, absent)
-    pairs = pair_sides(store, sides[0], judged, metric, how.waive)
-    return pairs if isinstance(pairs, Refusal) else _paired(pairs, rule, sides, how)
+    builds = pair_builds(store, (sides[0], judged), metric, how.waive)
+    return builds if isinstance(builds, Refusal) else _paired(builds, rule, sides, how)
 
 
-def _paired(pairs: Pairs, rule: Rule, sides: tuple[Side, ...], how: Evidence) -> Comparison:
-    found = compared(pairs, rule, how.level)
-    if sides[0].cells[pairs.suite].evaluation_id == sides[1].cells[pairs.suite].evaluation_id and not found.caveat:
+def _paired(builds: list[Pairs], rule: Rule, sides: tuple[Side, ...], how: Evidence) -> Comparison:
+    found, suite = compared(builds, rule, how.level), builds[0].suite
+    same = sides[0].cells[suite].evaluation_id == sides[1].cells[suite].evaluation_id
+    if same and not found.caveat and len(builds) == 1:
         return dataclasses.replace(found, method="measured once")
     return found
 
 
-def compared(pairs: Pairs, rule: Rule, level: float) -> Comparison:
-    """Two variants paired, with the one-sided limit at `level`, and whether a margin that is a share is kept."""
-    found = measure(pairs, level)
+def compared(builds: Sequence[Pairs], rule: Rule, level: float) -> Comparison:
+    """Two variants paired, once for each build, with the one-sided limit at `level`, and whether a margin that is a
+    share is kept."""
+    found = over_builds([measure(pairs, level) for pairs in builds], level)
     if rule.share and found.caveat is None and found.method != "counted" and found.scale == "linear":
         # a share of the other's value: is b within (1 ± share) a? The other's own noise is part of the question.
         sign = -1.0 if found.better == "lower" else 1.0
-        eased = measure(dataclasses.replace(pairs, a=pairs.a * (1 - sign * rule.size)), level)
+        held = [dataclasses.replace(pairs, a=pairs.a * (1 - sign * rule.size)) for pairs in builds]
+        eased = over_builds([measure(pairs, level) for pairs in held], level)
         return dataclasses.replace(found, within=eased.upper is not None and eased.upper < 0)
     return found
 
@@ -95,12 +99,12 @@ def allowed(rule: Rule, found: Comparison) -> float:
 def needed(found: Comparison, margin: float, alpha: float) -> int | None:
     """About how many more items would show the drop seen so far to be below the margin, with 80 % power.
 
-    None where that drop is not below the margin.
+    None where that drop is not below the margin, or where chance in the making weighs more than the items.
     """
     drop = max(found.drop, 0.0)
-    if drop >= margin or found.mde is None:
+    if drop >= margin or found.mde is None or found.between > 0.5:
         return None
-    if found.flips_worse is not None and found.flips_better is not None:
+    if found.builds == 1 and found.flips_worse is not None and found.flips_better is not None:
         rate = max(found.flips_worse + found.flips_better, 1) / found.n
         shares = found.flips_worse / found.n, found.flips_better / found.n
         # the formula plans for 80 % power; the corrected test itself asks more where flips are few
@@ -109,6 +113,13 @@ def needed(found: Comparison, margin: float, alpha: float) -> int | None:
     else:
         total = found.n * (found.mde / (margin - drop)) ** 2
     return max(math.ceil(total) - found.n, 1)
+
+
+def asks(found: Comparison, needs: int | None) -> str:
+    """What an undecided rule asks for, in words; `needs` is from `needed`."""
+    if found.between > 0.5:
+        return f"needs more builds: {found.between:.0%} of the variance lies between these {found.builds}"
+    return f"needs about {needs} more items" if needs else "more items of this kind would hardly decide it"
 
 
 def amount(value: float, found: Comparison, *, plain: bool = False) -> str:

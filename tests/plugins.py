@@ -13,6 +13,17 @@ STAGES = {
         model.save_pretrained(out)
         AutoTokenizer.from_pretrained(parent.path).save_pretrained(out)
     """,
+    "jitter": """
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        model = AutoModelForCausalLM.from_pretrained(parent.path)
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for p in model.parameters():
+                p.mul_(1 + factor * torch.randn(()))
+        model.save_pretrained(out)
+        AutoTokenizer.from_pretrained(parent.path).save_pretrained(out)
+    """,
     "copy": "import shutil; shutil.copytree(parent.path, out, dirs_exist_ok=True)",
     "explode": "raise RuntimeError('the fuse was short')",
     "vanish": "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
@@ -21,6 +32,7 @@ STAGES = {
 
 SUITES = {
     "count": "yield Sample('parameters', float(sum(p.numel() for p in model.module.parameters())))",
+    "sizes": "yield from (Sample(n, float(p.detach().norm())) for n, p in model.module.named_parameters())",
     "shy": "raise Abstain('nothing to see here'); yield",
     "crash": "raise ValueError('no such luck'); yield",
     "killed": "import os, signal; os.kill(os.getpid(), signal.SIGKILL); yield",
@@ -50,7 +62,8 @@ def write_package(folder: Path) -> Path:
     lines = {"stage": ["[weighin.adapters]"], "suite": ["[weighin.suites]"]}
     for name, body in STAGES.items():
         text = f'"""{name}: a stage of the tests."""\nfrom weighin.harness import stage\n\n@stage()\n'
-        text += f'def {name}(parent, out, *, factor: float = 0.5) -> None:\n    """Do it."""\n{_indented(body)}\n'
+        seed = ", seed: int = 0" if "seed" in body else ""
+        text += f'def {name}(parent, out, *, factor: float = 0.5{seed}) -> None:\n    """Do it."""\n{_indented(body)}\n'
         (folder / f"tp_{name}.py").write_text(text)
         lines["stage"].append(f"{name} = tp_{name}")
     for name, body in SUITES.items():

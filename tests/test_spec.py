@@ -113,3 +113,10 @@ def test_packaged_specs_are_right(name: str) -> None:
 def test_examples_are_right() -> None:
     for path in sorted((Path(__file__).parent.parent / "examples").glob("*.yaml")):
         parse_spec(yaml.safe_load(path.read_text()), path.stem)
+
+
+def test_a_label_is_text_and_yaml_may_not_think_so() -> None:
+    found = spec_with(variants={4: "int8", "four": "int8"}, gate=[])
+    assert list(found.chains) == ["base", "4", "four"] and list(found.source["variants"]) == ["4", "four"]
+    with pytest.raises(SpecError, match=r"variants: .*YAML reads this label as True: put it in quotes"):
+        spec_with(variants={True: "int8"}, gate=[])
