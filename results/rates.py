@@ -17,7 +17,15 @@ def kept(store: Store, run: str, found: Replay, seconds: float) -> list[Calibrat
     """Keep what a replay of a run found. A rate passes unless its lower limit is above 5 %."""
     (here,) = store.rows("select machine_key from runs where run_id = ?", [run])
     call, now = uuid.uuid4().hex, datetime.now(UTC)
-    named = [(ALARM, "nothing changed", found.alarms), *((UNSAFE, f"{r.what}, a drop of it", r) for r in found.unsafe)]
+    tried = {
+        "nothing changed": found.alarms,
+        "nothing changed, half of the items": found.resplit,
+        "the same, measured twice": found.rerun,
+    }
+    named = [
+        *((ALARM, how, rate) for how, rate in tried.items() if rate),
+        *((UNSAFE, f"{r.what}, a drop of it", r) for r in found.unsafe),
+    ]
     rows = [
         _row((call, place, here["machine_key"], run), instrument, plant, (rate, seconds, now))
         for place, (instrument, plant, rate) in enumerate(named)
@@ -62,12 +70,13 @@ def in_words(store: Store, run: str) -> str:
     )
     if not rows:
         return "gate: its error rates were not measured on this run's data: `weighin calibrate gate`"
-    alarms = next(row for row in rows if row["instrument"] == ALARM)
-    said = f"gate: on this run's data false alarms {_share(alarms)}"
-    unsafe = [row for row in rows if row["instrument"] == UNSAFE]
-    if unsafe:
-        said += f", unsafe passes at most {_share(max(unsafe, key=lambda row: row['recovered']))}"
-    return said
+    alarms, unsafe = ([row for row in rows if row["instrument"] == kind] for kind in (ALARM, UNSAFE))
+    said = f"gate: on this run's data false alarms at most {_most(alarms)}"
+    return said + (f", unsafe passes at most {_most(unsafe)}" if unsafe else "")
+
+
+def _most(rows: list[dict[str, Any]]) -> str:
+    return _share(max(rows, key=lambda row: row["recovered"]))
 
 
 def _share(row: dict[str, Any]) -> str:

@@ -2,8 +2,8 @@
 
 The paired differences of a run's rules are replayed with random signs, one a cluster: then neither side is better, and
 everything else (how items depend on each other, how often they flip, how wide the values spread) is as it was
-measured. To see unsafe passes, the judged side is made worse by exactly the margin: right answers are lost at random,
-numbers are shifted.
+measured. The same is done on a random half of the clusters, and with what was measured twice under one key. To see
+unsafe passes, the judged side is made worse by exactly the margin: right answers are lost at random, numbers shifted.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from weighin.results.compare import Comparison, Refusal, metrics_of, missing, pa
 from weighin.results.difference import measure
 from weighin.results.gate import ALPHA, Verdict, settle
 from weighin.results.lookup import Side, matching, run_named, side, split_metric
-from weighin.results.pairs import Pairs
+from weighin.results.pairs import Pairs, pair
 from weighin.results.rules import Rule
 from weighin.results.statistics import Floats, Interval, clopper_pearson
 from weighin.results.store import Store
@@ -44,10 +44,13 @@ class Rate:
 
 @dataclass(frozen=True)
 class Replay:
-    """`alarms`: some gate rule failed though nothing had changed. `releases`: all passed then. `unsafe`: for each rule,
-    a pass at a drop of exactly the margin. `left_out` says which rules have nothing to replay, and why."""
+    """`alarms`: some gate rule failed though nothing had changed; `resplit` the same over a random half of the items,
+    `rerun` over what was measured twice (None: nothing was, or to the same bit). `releases`: all passed. `unsafe`: for
+    each rule, a pass at a drop of exactly the margin. `left_out` says which rules have nothing to replay, and why."""
 
     alarms: Rate
+    resplit: Rate
+    rerun: Rate | None
     releases: Rate
     unsafe: tuple[Rate, ...]
     left_out: tuple[str, ...]
@@ -55,12 +58,13 @@ class Replay:
 
 @dataclass(frozen=True)
 class _Stage:
-    """A rule with the data that is replayed."""
+    """A rule with the data that is replayed, and two measurements of the judged side itself where there are two."""
 
     rule: Rule
     name: str
     pairs: Pairs
     found: Comparison
+    twice: Pairs | None
 
 
 def replay(
@@ -73,25 +77,34 @@ def replay(
         found = [each for rule in rules if rule.role == "gate" for each in _staged(held, rule, home)]
     stages = [each for each in found if isinstance(each, _Stage)]
     left_out = tuple(each for each in found if isinstance(each, str))
+    again = [(stage, stage.twice) for stage in stages if stage.twice is not None]
     rng = np.random.default_rng(seed)
-    alarms = releases = 0
+    alarms = releases = resplit = rerun = 0
     unsafe = [0] * len(stages)
     for number in range(draws if stages else 0):
         equal = [_flipped(stage.pairs, rng) for stage in stages]
-        verdicts = settle([_open(stage, pairs) for stage, pairs in zip(stages, equal, strict=True)])
-        alarms += any(verdict.outcome == "fail" for verdict in verdicts)
-        releases += all(verdict.outcome == "pass" for verdict in verdicts)
+        outcomes = _outcomes(stages, equal)
+        alarms += "fail" in outcomes
+        releases += set(outcomes) == {"pass"}
+        resplit += "fail" in _outcomes(stages, [_flipped(_half(stage.pairs, rng), rng) for stage in stages])
+        rerun += "fail" in _outcomes([stage for stage, _ in again], [_flipped(twice, rng) for _, twice in again])
         for place, (stage, pairs) in enumerate(zip(stages, equal, strict=True)):
-            (verdict,) = settle([_open(stage, _worsened(stage, pairs, rng))])
-            unsafe[place] += verdict.outcome == "pass"
+            unsafe[place] += _outcomes([stage], [_worsened(stage, pairs, rng)]) == ["pass"]
         progress(number + 1)
-    rates = [Rate(f"{s.name}: {s.rule}", count, max(draws, 1)) for s, count in zip(stages, unsafe, strict=True)]
+    total = max(draws, 1)
     return Replay(
-        Rate("a gate rule fails", alarms, max(draws, 1)),
-        Rate("all pass", releases, max(draws, 1)),
-        tuple(rates),
+        Rate("a gate rule fails", alarms, total),
+        Rate("a gate rule fails", resplit, total),
+        Rate("a gate rule fails", rerun, total) if again else None,
+        Rate("all pass", releases, total),
+        tuple(Rate(f"{s.name}: {s.rule}", count, total) for s, count in zip(stages, unsafe, strict=True)),
         left_out,
     )
+
+
+def _outcomes(stages: Sequence[_Stage], data: Sequence[Pairs]) -> list[str]:
+    """What the rules come to on such data, together."""
+    return [each.outcome for each in settle([_open(stage, pairs) for stage, pairs in zip(stages, data, strict=True)])]
 
 
 def _staged(store: Store, rule: Rule, home: str) -> list["_Stage | str"]:
@@ -115,7 +128,20 @@ def _of_metric(store: Store, rule: Rule, sides: tuple[Side, Side], metric: tuple
     found = measure(pairs)
     if found.caveat is not None or found.method == "counted":
         return f"{name}: {found.caveat or 'counted, which has no error'}"
-    return _Stage(rule, name, pairs, found)
+    return _Stage(rule, name, pairs, found, _twice(store, sides[1], metric))
+
+
+def _twice(store: Store, who: Side, metric: tuple[str, str]) -> Pairs | None:
+    """The judged side's measurement beside another one of the same key; None without one, or where it is the same."""
+    own = str(who.cells[metric[0]].evaluation_id)
+    rows = store.rows(
+        """select other.evaluation_id from evaluations own join evaluations other using (evaluation_key)
+           where own.evaluation_id = ? and other.evaluation_id <> own.evaluation_id and other.status = 'ok'
+           order by other.started_at desc, other.evaluation_id limit 1""",
+        [own],
+    )
+    found = pair(store, *metric, (str(rows[0]["evaluation_id"]), own)) if rows else None
+    return found if isinstance(found, Pairs) and (found.a != found.b).any() else None
 
 
 def _flipped(pairs: Pairs, rng: np.random.Generator) -> Pairs:
@@ -123,6 +149,17 @@ def _flipped(pairs: Pairs, rng: np.random.Generator) -> Pairs:
     _, code = np.unique(pairs.clusters, return_inverse=True)
     swap = rng.integers(0, 2, size=code.max() + 1).astype(bool)[code.ravel()]
     return dataclasses.replace(pairs, a=np.where(swap, pairs.b, pairs.a), b=np.where(swap, pairs.a, pairs.b))
+
+
+def _half(pairs: Pairs, rng: np.random.Generator) -> Pairs:
+    """A random half of the clusters, with all their items."""
+    names, code = np.unique(pairs.clusters, return_inverse=True)
+    kept = rng.permutation(len(names))[: max(len(names) // 2, 2)]
+    chosen = np.isin(code.ravel(), kept)
+    clusters = [cluster for cluster, stays in zip(pairs.clusters, chosen, strict=True) if stays]
+    return dataclasses.replace(
+        pairs, a=pairs.a[chosen], b=pairs.b[chosen], weights=pairs.weights[chosen], clusters=clusters
+    )
 
 
 def _worsened(stage: _Stage, pairs: Pairs, rng: np.random.Generator) -> Pairs:

@@ -99,7 +99,7 @@ def allowed(rule: Rule, found: Comparison) -> float:
 def needed(found: Comparison, margin: float, alpha: float) -> int | None:
     """About how many more items would show the drop seen so far to be below the margin, with 80 % power.
 
-    None where that drop is not below the margin, or where chance in the making weighs more than the items.
+    None where no number of items would, or where chance in the making weighs more than the items.
     """
     drop = max(found.drop, 0.0)
     if drop >= margin or found.mde is None or found.between > 0.5:
@@ -112,7 +112,7 @@ def needed(found: Comparison, margin: float, alpha: float) -> int | None:
         total = max(items_needed(rate, margin, drop), least) * found.design_effect
     else:
         total = found.n * (found.mde / (margin - drop)) ** 2
-    return max(math.ceil(total) - found.n, 1)
+    return max(math.ceil(total) - found.n, 1) if math.isfinite(total) else None
 
 
 def asks(found: Comparison, needs: int | None) -> str:

@@ -24,6 +24,33 @@ STAGES = {
         model.save_pretrained(out)
         AutoTokenizer.from_pretrained(parent.path).save_pretrained(out)
     """,
+    "reorder": """
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        model = AutoModelForCausalLM.from_pretrained(parent.path)
+        with torch.no_grad():
+            for layer in model.model.layers:
+                order = torch.randperm(model.config.intermediate_size)
+                for name, dim in (("gate_proj", 0), ("up_proj", 0), ("down_proj", 1)):
+                    weight = getattr(layer.mlp, name).weight
+                    weight.copy_(weight.index_select(dim, order))
+        model.save_pretrained(out)
+        AutoTokenizer.from_pretrained(parent.path).save_pretrained(out)
+    """,
+    "widen": """
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+        old = AutoModelForCausalLM.from_pretrained(parent.path)
+        config = AutoConfig.from_pretrained(parent.path)
+        config.intermediate_size = int(config.intermediate_size * (1 + factor))
+        new = AutoModelForCausalLM.from_config(config, dtype=old.dtype)
+        weights = old.state_dict()
+        with torch.no_grad():
+            for name, weight in new.state_dict().items():
+                weight.zero_()[tuple(slice(n) for n in weights[name].shape)] = weights[name]
+        new.save_pretrained(out)
+        AutoTokenizer.from_pretrained(parent.path).save_pretrained(out)
+    """,
     "copy": "import shutil; shutil.copytree(parent.path, out, dirs_exist_ok=True)",
     "explode": "raise RuntimeError('the fuse was short')",
     "vanish": "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",

@@ -1,11 +1,12 @@
 """The gate replayed on its own data: error rates against the nominal, and against what is planted."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.stores import DISK, KL, Grid, fill, numbers, shares
+from tests.stores import DISK, KL, START, Grid, evaluation, fill, numbers, shares
 from weighin.results import rates
 from weighin.results.replay import Replay, replay
 from weighin.results.rules import Rule
@@ -76,6 +77,30 @@ def test_rates_are_kept_and_told(tmp_path: Path) -> None:
     store = store_of(tmp_path)
     assert "were not measured" in rates.in_words(store, "r1")
     rows = rates.kept(store, "r1", replay(store, RULES, draws=50), 1.0)
-    assert [row.instrument for row in rows] == ["false alarm", "unsafe pass", "unsafe pass"]
+    assert [row.instrument for row in rows] == ["false alarm", "false alarm", "unsafe pass", "unsafe pass"]
     said = rates.in_words(store, "r1")
-    assert said.startswith("gate: on this run's data false alarms ") and "unsafe passes at most" in said
+    assert said.startswith("gate: on this run's data false alarms at most ") and "unsafe passes at most" in said
+
+
+def test_half_of_the_items_alarm_no_more(tmp_path: Path) -> None:
+    found = replayed(tmp_path, 400)
+    assert found.resplit.draws == 400 and found.resplit.interval[0] <= 0.05
+    assert found.rerun is None, "nothing was measured twice"
+
+
+def test_what_was_measured_twice_is_replayed(tmp_path: Path) -> None:
+    """A second measurement of the judged side: its noise alone must not alarm; one that is alike tells nothing."""
+    store, rng = store_of(tmp_path), np.random.default_rng(3)
+    old = store.rows(
+        """select i.value from item_values i join cells c using (evaluation_id)
+           where c.label = 'small' and c.suite = 's' order by cast(replace(item, 'item', '') as integer)"""
+    )
+    values = np.array([row["value"] for row in old])
+    store.add_evaluation(evaluation("same", "small", "s", started_at=START), numbers(list(values), KL))
+    assert replay(store, RULES, draws=5).rerun is None
+    noisy = list(values + 0.05 * rng.normal(size=len(values)))
+    store.add_evaluation(evaluation("again", "small", "s", started_at=START + timedelta(days=1)), numbers(noisy, KL))
+    found = replay(store, RULES, draws=300, seed=2).rerun
+    assert found is not None and found.draws == 300 and found.interval[0] <= 0.05
+    kept = rates.kept(store, "r1", replay(store, RULES, draws=20), 1.0)
+    assert [row.plant.split(",")[0] for row in kept][:3] == ["nothing changed", "nothing changed", "the same"]
