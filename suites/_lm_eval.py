@@ -15,6 +15,7 @@ import yaml
 
 import weighin.harness
 from weighin.harness import Model, WeighinError
+from weighin.suites._hflm import language_model
 
 OURS = Path(weighin.harness.__file__).parent / "data" / "tasks"
 LOCAL_FORMATS = {"json", "csv", "text", "parquet"}
@@ -165,18 +166,8 @@ def load_tasks(tasks: list[str], options: Options) -> dict[str, Any]:
 def evaluate(model: Model, tasks: Mapping[str, Any], options: Options) -> dict[str, list[dict[str, Any]]]:
     """Every task's samples as lm-eval logs them: one dict a document and filter."""
     import lm_eval
-    from lm_eval.models.huggingface import HFLM
 
-    lm = HFLM(
-        pretrained=model.module,
-        tokenizer=model.tokenizer,
-        batch_size=options.batch_size,
-        max_length=options.max_length,
-        add_bos_token=options.add_bos_token,
-        device=str(model.module.device),
-    )
-    if model.served.shown():
-        lm.generate_until = lambda requests, **_: _served(model, requests)
+    lm = language_model(model, options.batch_size, options.max_length, options.add_bos_token)
     limit = options.limit
     chosen = {name: subset(task, limit, options.seed) for name, task in tasks["tasks"].items()} if limit else None
     # `simple_evaluate` would collect the whole environment at each call (pip list and more): seconds for nothing.
@@ -200,23 +191,6 @@ def subset(task: Any, limit: int, seed: int) -> list[int]:
         for rank, (draw, place) in enumerate(sorted(members)):
             ranked.append(((rank + 0.5) / len(members), draw, place))
     return sorted(place for _, _, place in sorted(ranked)[:limit])
-
-
-def _served(model: Model, requests: list[Any]) -> list[str]:
-    """Answers to lm-eval's requests for text by a variant that is not served greedily: its own way of decoding counts.
-
-    The task still says how long an answer may be and what ends it.
-    """
-    from tqdm import tqdm
-
-    answers: list[str] = []
-    for request in tqdm(requests, desc="answers"):
-        context, asked = request.args
-        (text,) = model.generate([context], max_new_tokens=int(asked.get("max_gen_toks", 256)))
-        for stop in _several(asked.get("until")):
-            text = text.split(stop)[0] if stop else text
-        answers.append(text)
-    return answers
 
 
 def item_keys(samples: list[dict[str, Any]]) -> list[str]:
