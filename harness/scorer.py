@@ -148,11 +148,12 @@ def _tried(model: TransformersModel) -> Scoring:
     if asked == "plain":
         return Scoring("plain", None)
     items = _probe(model)
+    said = model.logprobs([list(ids[:-1]) for ids, _ in items])  # first: a packed model may unpack at a whole forward
     try:
         tree = steady(model.module, items, EXACT) if asked == "exact" else TreeScorer(model.module, FAST)
         reason = "" if tree else "its numbers change with what else is computed, on this machine"
         tree = tree or TreeScorer(model.module, EXACT)
-        apart = _apart(model, tree, items)
+        apart = _apart(said, tree, items)
     except (UnknownAttention, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         return Scoring("plain", None, f"{type(error).__name__}: {str(error).splitlines()[0]}")
     allowed = TOLERANCE.get(str(model.module.dtype).removeprefix("torch."), HALF)
@@ -180,17 +181,16 @@ def _probe(model: TransformersModel) -> list[Request]:
     return [Request(ids, min(8, len(ids) - 1)) for ids in [*items, head + tokens(2)]]
 
 
-def _apart(model: TransformersModel, tree: TreeScorer, items: Sequence[Request]) -> float:
-    """Mean distance of scored tokens' log-probabilities by the tree from those by whole texts, nats."""
+def _apart(said: Any, tree: TreeScorer, items: Sequence[Request]) -> float:
+    """Mean distance of scored tokens' log-probabilities by the tree from those of whole texts, `said`, nats."""
     import torch
 
-    said = model.logprobs([list(ids[:-1]) for ids, _ in items])
     quiet, tree.quiet = tree.quiet, True
     found = by_request(tree, items)
     tree.quiet = quiet
     gaps = []
     for place, ((ids, own), rows) in enumerate(zip(items, found, strict=True)):
-        own_rows = said[place, len(ids) - 1 - own : len(ids) - 1]
+        whole = said[place, len(ids) - 1 - own : len(ids) - 1]
         targets = torch.tensor(ids[len(ids) - own :], device=said.device).view(-1, 1)
-        gaps.append((own_rows.gather(1, targets) - rows.gather(1, targets)).abs())
+        gaps.append((whole.gather(1, targets) - rows.gather(1, targets)).abs())
     return float(torch.cat(gaps).mean())

@@ -75,7 +75,7 @@ class TreeScorer:
     @property
     def most(self) -> int:
         """Rows of the head's product: as many as memory allows, a multiple of the rung."""
-        vocabulary, rung = int(self.head.weight.shape[0]), max(self.shapes.rung, 64)
+        vocabulary, rung = int(self.module.config.get_text_config().vocab_size), max(self.shapes.rung, 64)
         return min(max(LOGITS // vocabulary // rung, 1) * rung, max(self.shapes.tokens, rung))
 
     def _states(self, walk: Walk, pack: Pack, rows: Ints) -> Any:

@@ -29,8 +29,8 @@ def score(model: Model, rows: Sequence[Sequence[int]], batch_size: int) -> list[
     """
     tree = build([Request(tuple(row), len(row) - 1) for row in rows if len(row) > 1])
     t, z = np.zeros(len(tree.wanted)), np.zeros(len(tree.wanted))
-    for which, rows, (said,) in predictions([model], tree, batch_size):
-        t[which], z[which] = _tokens(said, rows, tree.targets[which])
+    for which, at, (said,) in predictions([model], tree, batch_size):
+        t[which], z[which] = _tokens(said, at, tree.targets[which])
     scored = iter(zip(tree.split(t), tree.split(z), strict=True))
     return [Tokens(*next(scored)) if len(row) > 1 else Tokens(np.zeros(0), np.zeros(0)) for row in rows]
 

@@ -85,7 +85,9 @@ def test_packs_give_each_node_the_keys_of_its_path_at_its_own_place(asked: list[
 @given(requests(), shapes)
 def test_little_is_computed_beyond_the_tree(asked: list[Request], shape: Shapes) -> None:
     tree = build(asked)
-    assert sum(len(pack.tokens) for pack in packs(tree, shape)) <= tree.nodes + shape.rung * len(list(packs(tree, shape)))
+    assert sum(len(pack.tokens) for pack in packs(tree, shape)) <= tree.nodes + shape.rung * len(
+        list(packs(tree, shape))
+    )
 
 
 def test_shared_beginnings_are_counted_once() -> None:
