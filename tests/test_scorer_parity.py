@@ -19,7 +19,7 @@ from weighin.suites._hflm import language_model
 
 NAMES = ["reference", "stories260K", "gpt2", "qwen2", "mistral"]
 SHOTS = "".join(
-    f"Question: {q}\nAnswer: {a}\n\n" for q, a in zip(TEXT, "red blue green white seven".split(), strict=True)
+    f"Question: {q}\nAnswer: {a}\n\n" for q, a in zip(TEXT, ["red", "blue", "green", "white", "seven"], strict=True)
 )
 CHOICES = [
     " red",
@@ -40,7 +40,7 @@ CONTEXTS = {
 def models(
     pico_dir: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Callable[[str], TransformersModel]:
-    """Trained and random models of several architectures; the sliding window of `mistral` is shorter than a question."""
+    """Trained and random models of several architectures; `mistral` slides a window shorter than a question."""
     made: dict[str, TransformersModel] = {}
 
     def path(name: str) -> Path:
