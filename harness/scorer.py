@@ -8,6 +8,7 @@ compared with the plain path before the first is believed.
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -142,6 +143,24 @@ def score(model: Model, requests: Sequence[Request], batch_size: int = 16) -> li
     ]
 
 
+def tolerance(model: Model) -> float:
+    """How far two ways of scoring may be apart by rounding alone, nats a token in the mean."""
+    return TOLERANCE.get(str(model.module.dtype).removeprefix("torch."), HALF)
+
+
+@contextmanager
+def exactly(model: Model) -> Iterator[bool]:
+    """Within the block, a model that is scored by `fast` is scored by `exact`; says whether this machine can."""
+    assert isinstance(model, TransformersModel)
+    kept = scoring_of(model)
+    tree = steady(model.module, _probe(model), EXACT)
+    model.scoring = Scoring("exact", tree) if tree else kept
+    try:
+        yield tree is not None
+    finally:
+        model.scoring = kept
+
+
 def _tried(model: TransformersModel) -> Scoring:
     """What was asked for where it gives what the plain path gives; else the plain path, and why."""
     asked = model.loading.scorer
@@ -156,7 +175,7 @@ def _tried(model: TransformersModel) -> Scoring:
         apart = _apart(said, tree, items)
     except (UnknownAttention, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         return Scoring("plain", None, f"{type(error).__name__}: {str(error).splitlines()[0]}")
-    allowed = TOLERANCE.get(str(model.module.dtype).removeprefix("torch."), HALF)
+    allowed = tolerance(model)
     if not apart <= allowed:
         return Scoring("plain", None, f"attention by tree is {apart:.2g} nat a token from it (allowed: {allowed:g})")
     return Scoring("fast" if reason else asked, tree, reason)

@@ -20,8 +20,8 @@ from weighin.harness.packing import Pack, Shapes, packs
 from weighin.harness.prefix_tree import Ints, Request, Tree, build
 from weighin.harness.tree_attention import UnknownAttention, Walk, attending
 
-LOGITS = 2**24
-"""Logits that are computed at once, at most (64 MiB in float32)."""
+LOGITS = 2**22
+"""Logits that are computed at once, at most (16 MiB in float32)."""
 
 
 class Block(NamedTuple):
