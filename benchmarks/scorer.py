@@ -33,6 +33,10 @@ QUESTIONS = {
     "120M": {"hellaswag": 5, "long": 3, "rolling": 6, "mmlu": 12},
 }
 WINDOW = 1024
+COLUMNS = (
+    "model", "task", "best batch", "lm-eval", "times faster, exact", "fast", "exact, wall clock", "lm-eval by batch",
+    "computed ÷ tree", "peak memory ÷ lm-eval's", "nat apart",
+)  # fmt: skip
 Ids = list[int]
 
 
@@ -145,8 +149,7 @@ def main(argv: list[str]) -> None:
     if argv[:1] == ["peak"]:
         peak_here(*argv[1:])
         return
-    print("| model | task | best batch | lm-eval | times faster, exact | fast | exact, wall clock | lm-eval by batch | computed ÷ tree |"
-          " peak memory ÷ lm-eval's | nat apart |\n|---|---|---|---|---|---|---|---|---|---|---|")  # fmt: skip
+    print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
     for size in [a for a in argv if a in SIZES] or SIZES:
         ways = {name: way(name, size) for name in (*(f"hf{n}" for n in BATCHES[size]), "exact", "fast")}
         for kind in [a for a in argv if a in QUESTIONS[size]] or QUESTIONS[size]:
