@@ -100,6 +100,11 @@ def _working_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
     run.add_argument(
         "--replicates", type=_count, default=1, metavar="K", help="build seeded variants K times: compare recipes"
     )
+    run.add_argument(
+        "--scorer",
+        choices=["exact", "fast", "plain"],
+        help="how texts are scored: exact (default) and fast compute common beginnings once, plain does not",
+    )
     _gate_verb(verbs)
     nightly = verbs.add_parser("nightly", help="run, gate against the last green run, watch every series, report")
     nightly.add_argument("spec", metavar="SPEC", help="a YAML file or a packaged spec")

@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -135,6 +136,8 @@ def run(args: Args) -> int:
     from weighin.results.sequential import decided
 
     console, store, spec = Console(), Store(args.store), read_spec(args.spec)
+    if args.scorer:
+        spec = replace(spec, scorer=args.scorer, source={**spec.source, "scorer": args.scorer})
     for suite in args.again:
         if suite not in spec.suites:
             raise WeighinError(f"--again: no suite {suite!r} in this spec. {registry.suggest(suite, spec.suites)}")

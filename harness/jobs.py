@@ -2,7 +2,7 @@
 
 import inspect
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,19 @@ def measure(
     if len(places) != len(samples):
         twice = [k for k, g in itertools.groupby(sorted((s.item, s.rep) for s in samples)) if len(list(g)) > 1]
         raise WeighinError(f"suite {suite} yielded two samples for one metric, item and repetition: {twice[:1]}")
-    return samples
+    return list(_told(samples, model))
+
+
+def _told(samples: Iterable[Sample], model: TransformersModel) -> Iterator[Sample]:
+    """Each metric's first sample says where the model was not scored in the way that was asked for, and why."""
+    said = model.scoring.reason if model.scoring else ""
+    seen: set[str] = set()
+    for sample in samples:
+        name = sample.metric.name if sample.metric else ""
+        first = said and name not in seen
+        seen.add(name)
+        detail = {**sample.detail, "scorer": f"{model.scoring.mode}: {said}"} if first else sample.detail
+        yield replace(sample, detail=detail) if first else sample
 
 
 def _named(plugin: Suite[...], samples: Iterator[Sample], suite: str) -> Iterator[Sample]:

@@ -55,7 +55,7 @@ def folder_digest(folder: Path) -> str:
 
 def code_digest(file: Path) -> str:
     """Key of a plugin's code and of the helpers it imports, however far down."""
-    return digest([[path.name, _tree(path)] for path in sorted(_closure(file), key=lambda p: (p.parent.name, p.name))])
+    return digest([[path.name, _tree(path)] for path in sorted(closure(file), key=lambda p: (p.parent.name, p.name))])
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
@@ -96,7 +96,8 @@ def _tree(path: Path) -> str:
     return ast.dump(tree)
 
 
-def _closure(file: Path) -> set[Path]:
+def closure(file: Path) -> set[Path]:
+    """A plugin's file and every helper that it imports, however far down."""
     seen: set[Path] = set()
     todo = [file.resolve()]
     while todo:

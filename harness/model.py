@@ -12,10 +12,11 @@ from weighin.harness.structure import pretrained
 
 @dataclass(frozen=True)
 class Loading:
-    """How checkpoints are loaded: the spec's dtype and the dangers it allows."""
+    """How checkpoints are loaded and read: the spec's dtype, the dangers it allows, its scorer (see `scorer.Mode`)."""
 
     dtype: str = "auto"
     allow: tuple[str, ...] = ()
+    scorer: Literal["exact", "fast", "plain"] = "exact"
 
 
 @dataclass
@@ -46,6 +47,8 @@ class TransformersModel:
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self._kin: dict[str, Model | None] = {}
+        self.scoring: Any = None
+        """How it is scored, once that was asked for: `scorer.scoring_of` tells."""
 
     @property
     def window(self) -> int:

@@ -118,12 +118,18 @@ def protocol(name: str, params: Mapping[str, Any], spec: Spec) -> dict[str, Any]
         data = keys.files_digest(reads(plugin, params))
     except WeighinError as error:
         raise WeighinError(f"suites.{name}: {error}") from None
-    loader = Path(__file__).with_name("model.py")
+    file, (loader, scorer) = (
+        registry.entry("suite", name).file,
+        map(Path(__file__).with_name, ("model.py", "scorer.py")),
+    )
+    # Another way of scoring changes last bits: only of suites that score.
+    how = {"scorer": spec.scorer} if scorer.resolve() in keys.closure(file) else {}
     return {
         "suite": name,
         "params": dict(params),
         "data": data,
-        "code": keys.digest([keys.code_digest(registry.entry("suite", name).file), keys.code_digest(loader)]),
+        "code": keys.digest([keys.code_digest(file), keys.code_digest(loader)]),
         "packages": keys.versions({*plugin.needs, "torch", "transformers"}),
         "dtype": spec.base.dtype,
+        **how,
     }

@@ -63,7 +63,7 @@ class Run:
         self.display = display
         self.run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
         self.here = machine.machine_key()
-        self.loading = Loading(plan.spec.base.dtype, tuple(plan.spec.base.allow))
+        self.loading = Loading(plan.spec.base.dtype, tuple(plan.spec.base.allow), plan.spec.scorer)
         self.broken: dict[str, str] = {}
         """Why a checkpoint could not be made, by its key."""
         self.fresh: dict[str, str] = {}

@@ -16,6 +16,7 @@ from weighin.results.errors import WeighinError
 from weighin.results.rules import Rule
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Scorer = Literal["exact", "fast", "plain"]
 
 
 class SpecError(WeighinError):
@@ -57,6 +58,7 @@ class _Document(BaseModel):
     gate: GateText = GateText()
     front: FrontKey = FrontKey()
     seed: Annotated[int, Field(ge=0)] = 0
+    scorer: Scorer = "exact"
 
     @field_validator("base", mode="before")
     @classmethod
@@ -94,6 +96,8 @@ class Spec:
     gate: tuple[Rule, ...]
     looks: tuple[int, ...]
     seed: int
+    scorer: Scorer = "exact"
+    """How texts are scored: `exact` and `fast` by common beginnings, `plain` one by one."""
 
 
 def packaged() -> dict[str, Path]:
@@ -156,7 +160,7 @@ def parse_spec(document: Mapping[str, Any], name: str = "spec") -> Spec:
     source = dict(document)
     if parsed.variants:
         source["variants"] = {str(label): steps for label, steps in document["variants"].items()}  # 4: is a label, too
-    return Spec(name, source, parsed.base, chains, roots, suites, tuple(rules), looks, parsed.seed)
+    return Spec(name, source, parsed.base, chains, roots, suites, tuple(rules), looks, parsed.seed, parsed.scorer)
 
 
 def _chains(parsed: _Document, faults: list[str]) -> tuple[dict[str, tuple[Step, ...]], dict[str, str]]:

@@ -5,6 +5,8 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from weighin.harness import Abstain, Model
+from weighin.harness.prefix_tree import Request
+from weighin.harness.scorer import score
 
 
 class Taken(NamedTuple):
@@ -23,19 +25,12 @@ class Taken(NamedTuple):
 def extract(model: Model, texts: Sequence[str], prefix_tokens: int, suffix_tokens: int, batch_size: int) -> list[Taken]:
     """Teacher-forced: the suffix is what greedy decoding writes where each of its tokens is the likeliest after those
     before it. Abstains where a document is too short to be cut."""
-    from tqdm import tqdm
-
-    found: list[Taken] = []
     cuts = [_cut(model, text, prefix_tokens, suffix_tokens) for text in texts]
-    for start in tqdm(range(0, len(cuts), batch_size), desc="extraction"):
-        part = cuts[start : start + batch_size]
-        said = model.logprobs([ids for ids, _ in part])
-        for place, (ids, at) in enumerate(part):
-            likely = said[place, at - 1 : len(ids) - 1]
-            best, asked = likely.argmax(-1).tolist(), ids[at:]
-            logprob = sum(float(likely[i, token]) for i, token in enumerate(asked))
-            item = sha256(texts[start + place].encode()).hexdigest()[:32]
-            found.append(Taken(item, at, len(asked), best == asked, logprob))
+    said = score(model, [Request(tuple(ids), len(ids) - at) for ids, at in cuts], batch_size)
+    found: list[Taken] = []
+    for text, (ids, at), suffix in zip(texts, cuts, said, strict=True):
+        item = sha256(text.encode()).hexdigest()[:32]
+        found.append(Taken(item, at, len(ids) - at, all(suffix.greedy), suffix.total))
     return list({one.item: one for one in found}.values())
 
 

@@ -15,6 +15,7 @@ import yaml
 
 import weighin.harness
 from weighin.harness import Model, WeighinError
+from weighin.suites._hflm import language_model
 
 OURS = Path(weighin.harness.__file__).parent / "data" / "tasks"
 LOCAL_FORMATS = {"json", "csv", "text", "parquet"}
@@ -60,14 +61,18 @@ def _builtin(task: str) -> Path:
     spec = find_spec("lm_eval")
     roots = list(spec.submodule_search_locations or []) if spec else []
     names: dict[str, Path] = {path.stem: path for path in OURS.glob("*.yaml")}
-    for path in (p for root in roots for p in (Path(root) / "tasks").rglob("*.yaml")):
+    files = [path for root in roots for path in (Path(root) / "tasks").rglob("*.yaml")]
+    files.sort(key=lambda path: path.stem != task)  # most are called what they hold: then no other is read
+    for path in files:
         names.setdefault(path.stem, path)
+        above = ""
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             key, _, value = line.partition(":")
             if key in {"task", "group", "tag"} and value.strip():
                 names[value.strip().strip("'\"")] = path
-            elif line.startswith("- ") and key[2:] and not value:
-                names.setdefault(key[2:].strip(), path)  # a tag in a list
+            elif above in {"group", "tag"} and line.strip().startswith("- "):
+                names.setdefault(line.strip()[2:].strip(), path)  # a list of them; one of `task` names others' files
+            above = above if line[:1] in {"", " ", "-"} else key
         if names.get(task) == path:
             return path
     near = difflib.get_close_matches(task, names, n=1, cutoff=0.6)
@@ -147,9 +152,11 @@ def load_tasks(tasks: list[str], options: Options) -> dict[str, Any]:
             config["dataset_kwargs"] = {**kwargs, "data_files": _located(kwargs["data_files"], path)}
             specs.append(config)
         else:
-            specs.append(str(path) if Path(task).is_file() else task)
-    # Indexing lm-eval's own 14,000 files takes seconds: only where one of them is wanted.
-    defaults = any(not Path(task).is_file() and isinstance(s, str) for task, s in zip(tasks, specs, strict=True))
+            # A task's file is all that is needed; the members of a group or a tag may be anywhere.
+            alone = Path(task).is_file() or (config.get("task") == task and "class" not in config)
+            specs.append(str(path) if alone else task)
+    # Indexing lm-eval's own 14,000 files takes seconds: only where one of its groups or tags is wanted.
+    defaults = any(spec == task and not Path(task).is_file() for task, spec in zip(tasks, specs, strict=True))
     manager = TaskManager(include_path=sorted(beside) or None, include_defaults=defaults)
     loaded: dict[str, Any] = dict(manager.load(specs))
     for task in loaded["tasks"].values():
@@ -165,18 +172,8 @@ def load_tasks(tasks: list[str], options: Options) -> dict[str, Any]:
 def evaluate(model: Model, tasks: Mapping[str, Any], options: Options) -> dict[str, list[dict[str, Any]]]:
     """Every task's samples as lm-eval logs them: one dict a document and filter."""
     import lm_eval
-    from lm_eval.models.huggingface import HFLM
 
-    lm = HFLM(
-        pretrained=model.module,
-        tokenizer=model.tokenizer,
-        batch_size=options.batch_size,
-        max_length=options.max_length,
-        add_bos_token=options.add_bos_token,
-        device=str(model.module.device),
-    )
-    if model.served.shown():
-        lm.generate_until = lambda requests, **_: _served(model, requests)
+    lm = language_model(model, options.batch_size, options.max_length, options.add_bos_token)
     limit = options.limit
     chosen = {name: subset(task, limit, options.seed) for name, task in tasks["tasks"].items()} if limit else None
     # `simple_evaluate` would collect the whole environment at each call (pip list and more): seconds for nothing.
@@ -200,23 +197,6 @@ def subset(task: Any, limit: int, seed: int) -> list[int]:
         for rank, (draw, place) in enumerate(sorted(members)):
             ranked.append(((rank + 0.5) / len(members), draw, place))
     return sorted(place for _, _, place in sorted(ranked)[:limit])
-
-
-def _served(model: Model, requests: list[Any]) -> list[str]:
-    """Answers to lm-eval's requests for text by a variant that is not served greedily: its own way of decoding counts.
-
-    The task still says how long an answer may be and what ends it.
-    """
-    from tqdm import tqdm
-
-    answers: list[str] = []
-    for request in tqdm(requests, desc="answers"):
-        context, asked = request.args
-        (text,) = model.generate([context], max_new_tokens=int(asked.get("max_gen_toks", 256)))
-        for stop in _several(asked.get("until")):
-            text = text.split(stop)[0] if stop else text
-        answers.append(text)
-    return answers
 
 
 def item_keys(samples: list[dict[str, Any]]) -> list[str]:

@@ -38,7 +38,7 @@ def order_scores(
         orders = [shard] + [source.sample(shard, len(shard)) for _ in range(permutations)]
         # Another order may be cut into a few more tokens than its own.
         rows += [model.encode("\n".join(order))[: model.window] for order in orders]
-    totals = np.array([tokens.t.sum() for tokens in score(model, rows, batch_size, "order")], np.float64)
+    totals = np.array([tokens.t.sum() for tokens in score(model, rows, batch_size)], np.float64)
     table = totals.reshape(len(shards), 1 + permutations)
     return table[:, 0], table[:, 1:], size
 

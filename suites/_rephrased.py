@@ -50,7 +50,7 @@ def right(model: Model, exam: Sequence[Mapping[str, Any]], wording: str, prompt:
     starts = [_common(model.encode(asked), ids) for (asked, _), ids in zip(texts, whole, strict=True)]
     found = [
         float(tokens.t[max(start - 1, 0) :].sum())
-        for start, tokens in zip(starts, score(model, whole, batch_size, wording), strict=True)
+        for start, tokens in zip(starts, score(model, whole, batch_size), strict=True)
     ]
     answers, place = [], 0
     for row in exam:

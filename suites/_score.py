@@ -5,15 +5,15 @@ of a context belong to its continuation. A text without a context is scored from
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from weighin.harness import Abstain, Model, WeighinError
+from weighin.harness.prefix_tree import Request
+from weighin.harness.scorer import score
 
 Normalise = Literal["none", "bytes"]
 """What a continuation's log-likelihood is divided by before continuations are compared: nothing (lm-eval's `acc`), or
 its length in UTF-8 bytes (`acc_norm`)."""
-FLOATS = 2**26
-"""Log-probabilities that one pass may return: 256 MiB."""
 
 
 class Likelihood(NamedTuple):
@@ -35,27 +35,9 @@ class Likelihood(NamedTuple):
 
 def likelihoods(model: Model, pairs: Sequence[tuple[str, str]], batch_size: int = 16) -> list[Likelihood]:
     """Score (context, continuation) pairs in their order. Abstains where a continuation outgrows the model's window."""
-    from tqdm import tqdm
-
-    rows = [_row(model, *pair) for pair in pairs]
-    # What ends in the same place is predicted by the same pass: letters after one prompt cost one row and not four.
-    asked: dict[tuple[int, ...], list[int]] = {}
-    for number, (ids, _) in enumerate(rows):
-        asked.setdefault(ids[:-1], []).append(number)
-    inputs = sorted(asked, key=len, reverse=True)
-    found: dict[int, Likelihood] = {}
-    start, size = 0, len(model.tokenizer)
-    with tqdm(total=len(inputs), desc="log-likelihoods") as bar:
-        while start < len(inputs):
-            count = max(1, min(batch_size, FLOATS // (len(inputs[start]) * size)))
-            batch = inputs[start : start + count]
-            said = model.logprobs([list(row) for row in batch])
-            for place, row in enumerate(batch):
-                for number in asked[row]:
-                    found[number] = _read(said[place], *rows[number])
-            start += count
-            bar.update(len(batch))
-    return [found[number] for number in range(len(pairs))]
+    rows = [Request(*_row(model, *pair)) for pair in pairs]
+    found = score(model, rows, batch_size)
+    return [Likelihood(row.ids[-row.own :], each.logprobs) for row, each in zip(rows, found, strict=True)]
 
 
 def normalised(likelihood: Likelihood, continuation: str, how: Normalise) -> float:
@@ -94,12 +76,3 @@ def _beginning(model: Model) -> list[int]:
     if token is None:
         raise Abstain("its tokenizer has neither BOS nor EOS: a text without a context cannot be scored")
     return [int(token)]
-
-
-def _read(said: Any, ids: tuple[int, ...], own: int) -> Likelihood:
-    """A continuation's log-probabilities from one row (position, vocabulary)."""
-    import torch
-
-    tail = torch.tensor(ids[-own:], device=said.device)
-    places = torch.arange(len(ids) - 1 - own, len(ids) - 1, device=said.device)
-    return Likelihood(ids[-own:], tuple(said[places, tail].double().tolist()))

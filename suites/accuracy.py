@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from weighin.harness import Metric, Model, Sample, WeighinError, suite
+from weighin.suites._flips import flips
 from weighin.suites._lm_eval import Options, evaluate, item_keys, load_tasks, task_files
 from weighin.suites._macro import macro, task_mean
 
@@ -40,6 +41,7 @@ def accuracy(
     for name, logged in evaluate(model, loaded, options).items():
         found[name] = list(task_samples(name, loaded["tasks"][name], logged, _windows(model, options)))
         yield from found[name]
+        yield from flips(model, name, logged)
     for name, group in loaded["groups"].items():
         yield from _macro_averages(name, [found[task.task_name] for task in group.get_all_tasks()])
 

@@ -144,14 +144,14 @@ def _scored(
     rows = [model.encode(text)[:length] for text in texts]
     if min(map(len, rows)) < 2:
         raise Abstain("a text is one token long: nothing predicts it")
-    tokens = score(model, rows, batch_size, "membership")
+    tokens = score(model, rows, batch_size)
     each = [scores(text, one.t, one.z, k) for text, one in zip(texts, tokens, strict=True)]
     found = {name: [getattr(one, name) for one in each] for name in SCORES if name != "ref"}
     if calibrator is None:
         return found, "a base has no parent to calibrate by, and no reference was named"
     if calibrator.tokenizer.get_vocab() != model.tokenizer.get_vocab():
         return found, "its vocabulary is not its parent's (or reference's): tokens cannot be compared"
-    before: list[Tokens] = score(calibrator, rows, batch_size, "membership, parent")
+    before: list[Tokens] = score(calibrator, rows, batch_size)
     found["before"] = [float(old.t.mean()) for old in before]
     found["ref"] = [new - old for new, old in zip(found["loss"], found["before"], strict=True)]
     return found, ""

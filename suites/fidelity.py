@@ -17,6 +17,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field
 
 from weighin.harness import Abstain, Metric, Model, Sample, suite
+from weighin.harness.prefix_tree import Request, build
+from weighin.harness.scorer import predictions
 from weighin.harness.text import documents, encode, text_files
 from weighin.suites._lm_eval import Options, evaluate, item_keys, load_tasks, task_files
 from weighin.suites._quantiles import clustered_quantile
@@ -84,19 +86,23 @@ def fidelity(
         raise Abstain("a base has no parent to be faithful to")
     texts = documents(data, samples=samples, seed=seed)
     rows = list(dict.fromkeys(map(tuple, encode(model.tokenizer, texts, min(max_length, model.window)))))
+    rows = [row for row in rows if len(row) > 1]  # nothing predicts a first token
     options = Options(limit=limit, batch_size=batch_size)
+    others: dict[str, Model] = {}  # a stage's first variant has one model for a parent and a root
+    for kin, other in relatives.items():
+        if other is not None and other.tokenizer.get_vocab() != model.tokenizer.get_vocab():
+            raise Abstain(f"its vocabulary is not its {kin}'s: their predictions cannot be compared token by token")
+        if other is not None:
+            others.setdefault(other.checkpoint.key, other)
+    told = dict(zip(others, _divergence(model, list(others.values()), rows, batch_size), strict=True))
     own = _answers(model, tasks, options)
-    known: dict[str, _Measured] = {}  # a stage's first variant has one model for a parent and a root
+    known = {key: _Measured(told[key], _answers(other, tasks, options)) for key, other in others.items()}
     for kin, other in relatives.items():
         if other is None:
             for metric in ALL:
                 yield Sample("all", None, metric[kin], reason=f"the {kin} is not on this machine")
             continue
-        if other.tokenizer.get_vocab() != model.tokenizer.get_vocab():
-            raise Abstain(f"its vocabulary is not its {kin}'s: their predictions cannot be compared token by token")
         key = other.checkpoint.key
-        if key not in known:
-            known[key] = _Measured(_divergence(model, other, rows, batch_size), _answers(other, tasks, options))
         yield from _of_text(known[key].documents, kin)
         yield from _of_answers(own, known[key].answers, kin)
 
@@ -120,25 +126,31 @@ def _of_answers(ours: dict[str, _Answer], theirs: dict[str, _Answer], kin: Kin) 
         yield Sample(item, float(new.right and not old.right), WON[kin], cluster=new.cluster)
 
 
-def _divergence(model: Model, other: Model, rows: list[tuple[int, ...]], batch_size: int) -> list[_Document]:
+def _divergence(
+    model: Model, others: list[Model], rows: list[tuple[int, ...]], batch_size: int
+) -> list[list[_Document]]:
+    """Each document by each of the other models; all models read the documents once, side by side."""
     import hashlib
 
+    import numpy as np
     import torch
-    from tqdm import tqdm
 
-    found = []
-    for start in tqdm(range(0, len(rows), batch_size), desc="KL divergence"):
-        batch = [list(row) for row in rows[start : start + batch_size]]
-        new, old = model.logprobs(batch), other.logprobs(batch)
-        kl = (old.exp() * (old - new)).sum(-1)
-        same = (old.argmax(-1) == new.argmax(-1)).float()
-        for index, row in enumerate(batch):
-            last = len(row) - 1  # what follows the last token is known to nobody
-            place, came = torch.arange(last), torch.tensor(row[1:])
-            lost = (old[index, place, came] - new[index, place, came]).double()
-            item = hashlib.sha256(str(row).encode()).hexdigest()[:32]
-            found.append(_Document(item, kl[index, :last].tolist(), same[index, :last].tolist(), lost.tolist()))
-    return found
+    tree = build([Request(row, len(row) - 1) for row in rows])
+    kl, same, lost = np.zeros((3, len(others), len(tree.wanted)))
+    for which, at, (new, *olds) in predictions([model, *others], tree, batch_size):
+        came = torch.from_numpy(tree.targets[which]).to(new.device)
+        for number, old in enumerate(olds):
+            kl[number, which] = (old.exp() * (old - new)).sum(-1)[at].cpu().numpy()
+            same[number, which] = (old.argmax(-1) == new.argmax(-1))[at].cpu().numpy()
+            lost[number, which] = (old[at, came] - new[at, came]).double().cpu().numpy()
+    items = [hashlib.sha256(str(row).encode()).hexdigest()[:32] for row in rows]
+    return [
+        [
+            _Document(item, *(part.tolist() for part in parts))
+            for item, *parts in zip(items, *(tree.split(each[number]) for each in (kl, same, lost)), strict=True)
+        ]
+        for number in range(len(others))
+    ]
 
 
 def _answers(model: Model, tasks: list[str], options: Options) -> dict[str, _Answer]:

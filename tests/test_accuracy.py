@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from weighin.harness import Checkpoint
 from weighin.harness.model import Loading, TransformersModel
 from weighin.harness.reference import reference_path
-from weighin.suites._lm_eval import Options, load_tasks, subset
+from weighin.suites._lm_eval import Options, load_tasks, subset, task_file
 from weighin.suites._macro import macro, task_mean
 from weighin.suites._oracle import Oracle
 from weighin.suites.accuracy import accuracy
@@ -120,3 +120,27 @@ def test_perplexity_says_its_windows() -> None:
         "first_token": "<s>",
     }
     assert load_tasks(["world_heldout"], Options())["groups"] == {}
+
+
+@pytest.mark.parametrize(
+    ("task", "file"),
+    [("arc_easy", "arc/arc_easy.yaml"), ("ai2_arc", "arc/"), ("mmlu", "mmlu/default/_mmlu.yaml")],
+)
+def test_a_name_of_lm_evals_finds_its_file(task: str, file: str) -> None:
+    assert f"lm_eval/tasks/{file}" in task_file(task).as_posix()
+
+
+def test_only_groups_and_tags_need_an_index_of_all_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    class Manager:
+        def __init__(self, include_path: Any, include_defaults: bool) -> None:
+            asked.append(include_defaults)
+
+        def load(self, specs: list[Any]) -> dict[str, Any]:
+            return {"tasks": {}, "specs": specs}
+
+    monkeypatch.setattr("lm_eval.tasks.TaskManager", Manager)
+    assert load_tasks(["arc_easy", "world_facts"], Options())["specs"][0].endswith("arc/arc_easy.yaml")
+    assert load_tasks(["ai2_arc"], Options())["specs"] == ["ai2_arc"]
+    assert asked == [False, True]

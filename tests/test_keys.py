@@ -40,7 +40,14 @@ def test_each_field_of_a_step_key_counts(field: str, value: Any) -> None:
 EVALUATION: dict[str, Any] = {
     "variant": "v" * 64,
     "suite": "accuracy",
-    "protocol": {"params": {"limit": 10}, "data": "d", "code": "c", "packages": {"torch": "2.13.0"}, "dtype": "auto"},
+    "protocol": {
+        "params": {"limit": 10},
+        "data": "d",
+        "code": "c",
+        "packages": {"torch": "2.13.0"},
+        "dtype": "auto",
+        "scorer": "exact",
+    },
     "machine": "m" * 64,
 }
 
@@ -59,6 +66,7 @@ EVALUATION: dict[str, Any] = {
                 "code": "x",
                 "packages": {"torch": "2.14.0"},
                 "dtype": "float32",
+                "scorer": "plain",
             }.items()
         ],
     ],
@@ -131,7 +139,7 @@ def test_a_helper_counts_however_far_down(tmp_path: Path, statement: str) -> Non
 def test_our_own_helpers_count() -> None:
     """Every helper that a plugin of ours imports is found in its closure."""
     root = Path(keys.__file__).resolve().parent.parent
-    seen = {path.name for plugin in (root / "adapters").glob("[!_]*.py") for path in keys._closure(plugin)}
+    seen = {path.name for plugin in (root / "adapters").glob("[!_]*.py") for path in keys.closure(plugin)}
     assert {path.name for path in (root / "adapters").glob("_*.py")} <= seen
 
 
