@@ -28,7 +28,12 @@ Chains = Iterable[tuple[str, str]]
 """Parent and child, by label."""
 
 # A tick's label is an expression that Vega evaluates, so a unit enters it only from this list.
-_TICKS = {unit: f"format(datum.value, '~s') + '{unit}'" for unit in ("s", "B", "J")}
+_TICKS = {unit: f"format(datum.value, '~s') + '{unit}'" for unit in ("s", "J")}
+_STEPS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+_TICKS["B"] = (
+    "".join(f"datum.value >= {size} ? format(datum.value / {size}, '.3~g') + ' {name}' : " for size, name in _STEPS)
+    + "format(datum.value, '~g') + ' B'"
+)
 
 
 def pareto(

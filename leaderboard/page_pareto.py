@@ -82,8 +82,9 @@ def _chart(here: Here, found: fronts.Front, places: Any) -> None:
     event = st.altair_chart(
         drawn, width="stretch", on_select="rerun", key=key, alt=fronts.in_words(found).splitlines()[0]
     )
-    for point in event.selection.get("chosen", [])[:1]:
-        page.go("variant", variant=str(point["variant"]))
+    points = event.selection.get("chosen") or []  # Streamlit gives an empty dict where nothing was clicked
+    if points:
+        page.go("variant", variant=str(points[0]["variant"]))
     st.caption("A click on a point opens its variant.")
 
 

@@ -216,3 +216,29 @@ def tries(rows: Sequence[Row]) -> pd.DataFrame:
     found = pd.DataFrame({name: [row[name] for row in rows] for name in names})
     found.insert(0, "", ["pass" if row["passed"] else "FAIL" for row in rows])
     return found.rename(columns={"plant": "planted"})
+
+
+def tiles(card: Row) -> list[tuple[str, str]]:
+    """Four facts of a variant for its head."""
+    count = card["parameters"]
+    return [
+        ("On disk", quantity(card["disk_bytes"], "B")),
+        ("Resident", quantity(card["memory_bytes"], "B")),
+        ("Parameters", MISSING if count is None else f"{count / 1e6:.3g} M" if count < 1e9 else f"{count / 1e9:.3g} B"),
+        ("Form", card["form"] or MISSING),
+    ]
+
+
+def of_variant(rows: Sequence[Row]) -> pd.DataFrame:
+    """A variant's figures in words, one row a metric; without a value its reason."""
+    return pd.DataFrame(
+        {
+            "suite": [row["suite"] for row in rows],
+            "metric": ["all" if row["metric"] == ALL else row["metric"] for row in rows],
+            "value": [figure(row, row["unit"] or "1") for row in rows],
+            "unit": [row["unit"] or "" for row in rows],
+            "better": [row["better"] for row in rows],
+            "note": [_note(row) for row in rows],
+        },
+        dtype="object",
+    )
