@@ -3,7 +3,7 @@
 # Altair generates its constructors' types and they are narrower than what it takes.
 # pyright: reportArgumentType=false, reportReturnType=false
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -153,3 +153,38 @@ def _clipped(frame: pd.DataFrame, axis: str, log: bool) -> pd.DataFrame:
         limits = [frame[name][frame[name] > 0].min() for name in (axis, f"{axis}_low")]
         frame[f"{axis}_low"] = low.mask(low <= 0, min(limit for limit in limits if limit == limit))
     return frame
+
+
+def planted(rows: Sequence[Mapping[str, Any]], unit: str) -> alt.LayerChart:
+    """Recovered against planted numbers of one unit, with intervals; on the line they are equal."""
+    frame = pd.DataFrame(
+        {
+            "planted": [row["planted"] for row in rows],
+            "recovered": [row["recovered"] for row in rows],
+            "low": [row["low"] for row in rows],
+            "high": [row["high"] for row in rows],
+            "instrument": [f"{row['suite']}: {row['instrument']}, {row['plant']}" for row in rows],
+            "verdict": ["recovered" if row["passed"] else "missed" for row in rows],
+        }
+    ).astype({"low": "float64", "high": "float64"})
+    scale = alt.Scale(domain=["recovered", "missed"], range=[COLOURS[ON], COLOURS[BEATEN]])
+    colour = alt.Color("verdict:N", title=None, scale=scale, legend=_LEGEND)
+    shape = alt.Shape("verdict:N", title=None, scale=alt.Scale(domain=scale["domain"], range=["circle", "diamond"]))
+    base = alt.Chart(frame)
+    x, y = (
+        {"title": f"{name} [{short(unit, 20)}]", "scale": alt.Scale(zero=False, padding=20)}
+        for name in ("planted", "recovered")
+    )
+    ends = [float(min(frame["planted"].min(), frame["recovered"].min())),
+            float(max(frame["planted"].max(), frame["recovered"].max()))]  # fmt: skip
+    line = alt.Chart(pd.DataFrame({"planted": ends, "recovered": ends})).mark_line(color="#808080", strokeDash=[4, 3])
+    told = [alt.Tooltip("instrument:N"), alt.Tooltip("planted:Q", format=".4g"), alt.Tooltip("recovered:Q", format=".4g")]
+    bars = base.mark_rule(opacity=0.7).encode(
+        x=alt.X("planted:Q", **x), y=alt.Y("low:Q", **y), y2="high:Q", color=colour
+    )
+    points = base.mark_point(filled=True, size=80, opacity=1).encode(
+        x=alt.X("planted:Q", **x), y=alt.Y("recovered:Q", **y), color=colour, shape=shape, tooltip=told
+    )
+    return alt.layer(
+        line.encode(x=alt.X("planted:Q", **x), y=alt.Y("recovered:Q", **y)), bars, points
+    ).properties(height=320)

@@ -1,38 +1,13 @@
 """Pareto: who is on the front of two or three objectives, who may be, who is shown not to be, and what a stage bought."""
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 from weighin.leaderboard import charts, frames, fronts, page
-from weighin.leaderboard.frames import Measure, open_store
-from weighin.leaderboard.page import Here, Stamp
-from weighin.results.errors import WeighinError
-from weighin.results.front import Front, front
-
-
-@dataclass(frozen=True)
-class Refused:
-    """Why there is no such front."""
-
-    why: str
-
-
-@page.kept
-def read_front(path: Path, seen: Stamp, axes: tuple[str, ...], run: str) -> Front | Refused:
-    """The front, or why there is none."""
-    try:
-        return front(open_store(path), axes, run)
-    except WeighinError as error:
-        return Refused(str(error))
-
-
-@page.kept
-def read_chains(path: Path, seen: Stamp, run: str) -> list[tuple[str, str]]:
-    """Parents and children of the run's variants."""
-    return fronts.chains(page.read_board(path, seen, run), frames.parents(open_store(path)))
+from weighin.leaderboard.answers import Refused, read_chains, read_front
+from weighin.leaderboard.frames import Measure
+from weighin.leaderboard.page import Here
 
 
 def draw(here: Here) -> None:
