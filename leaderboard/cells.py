@@ -91,7 +91,8 @@ def cost(board: Board) -> pd.DataFrame:
         if not cell["reused"] and cell["seconds"] is not None:
             spent.setdefault(cell["suite"], []).append(cell["seconds"])
     rows = [(suite, len(times), quantity(sum(times), "s"), quantity(max(times), "s")) for suite, times in spent.items()]
-    made = [card["made_seconds"] for card in board.cards if card["made_seconds"] is not None]
+    began = board.run["started_at"]
+    made = [c["made_seconds"] for c in board.cards if c["made_seconds"] is not None and c["made_at"] >= began]
     if made:
         rows.append(("making the variants", len(made), quantity(sum(made), "s"), quantity(max(made), "s")))
-    return pd.DataFrame(rows, columns=["what", "cells", "took", "longest"])
+    return pd.DataFrame(rows, columns=["for", "cells", "took", "longest"])

@@ -50,7 +50,7 @@ def pareto(
     # names grow towards the middle, where there is room for them
     middle = np.sqrt(frame["x"].min() * frame["x"].max()) if log_x else (frame["x"].min() + frame["x"].max()) / 2
     frame["side"] = ["right" if value > middle else "left" for value in frame["x"]]
-    x, y = _axis(front.x, log_x), _axis(front.y, log_y)
+    x, y = _axis(front.x, log_x, frame["x"]), _axis(front.y, log_y, frame["y"])
     # one shared table under all layers, so that Streamlit sends it once
     base = alt.Chart(frame)
     across, along = alt.X("x:Q", **x), alt.Y("y:Q", **y)
@@ -135,14 +135,27 @@ def _tooltip(front: Front) -> list[alt.Tooltip]:
     return [alt.Tooltip(f"{field}:N", title=titles.get(field, field)) for field in fields]
 
 
-def _axis(measure: Measure, log: bool) -> dict[str, Any]:
+def _axis(measure: Measure, log: bool, values: pd.Series) -> dict[str, Any]:
     better = {"lower": "less is better", "higher": "more is better"}.get(measure.better, "")
     ticks = {"labelExpr": _TICKS[measure.unit]} if measure.unit in _TICKS else {"format": "~g"}
+    if measure.unit == "B" and not log:  # bytes go in binary steps
+        ticks |= {"values": binary_ticks(float(values.min()), float(values.max()))}
     return {
         "title": f"{short(measure.name, 60)} [{short(measure.unit, 20)}], {better}",
         "scale": alt.Scale(type="log" if log else "linear", zero=False, nice=False, padding=25),
         "axis": alt.Axis(tickCount=6, **ticks),
     }
+
+
+def binary_ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Round numbers of KiB, MiB or GiB within about these limits, bytes; at most so many and one more."""
+    unit = next((size for size, _ in _STEPS if high >= size), 1)
+    span = max((high - low) / unit, abs(high) / unit * 0.02, 1e-9)
+    rough = span / most
+    power = 10.0 ** np.floor(np.log10(rough))
+    step = next(power * each for each in (1, 2, 5, 10) if power * each >= rough)
+    first, last = np.floor(low / unit / step), np.ceil(high / unit / step)
+    return [float(place * step * unit) for place in np.arange(first, last + 1)]
 
 
 def _clipped(frame: pd.DataFrame, axis: str, log: bool) -> pd.DataFrame:

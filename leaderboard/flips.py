@@ -82,12 +82,13 @@ def with_items(report: Report) -> list[str]:
     return [found.name for found in report.comparisons if found.n > 1]
 
 
-def most_flips(report: Report) -> str | None:
-    """The metric to begin with: accuracy's with the most answers lost and won, else any with some."""
+def first(report: Report, quality: str | None) -> str | None:
+    """The metric to begin with: the one that stands for quality, else the one with the most answers lost and won."""
+    names = with_items(report)
+    if quality in names:
+        return quality
     found = [each for each in report.comparisons if each.flips_worse is not None and each.n > 1]
-    best = max(
-        found, key=lambda c: (c.suite == "accuracy", (c.flips_worse or 0) + (c.flips_better or 0)), default=None
-    )
+    best = max(found, key=lambda each: (each.flips_worse or 0) + (each.flips_better or 0), default=None)
     return best.name if best else None
 
 

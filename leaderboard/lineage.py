@@ -28,25 +28,46 @@ def chain(store: Store, key: str, machine: str) -> list[Row]:
 
 
 def table(board: Board, steps: list[Row]) -> pd.DataFrame:
-    """One row a stage, the base first; the losses of the stages that were measured add up to the last row's total."""
+    """One row a stage, the base first; the losses of the stages add up to the last row's loss so far."""
     labels = {card["variant_key"]: card["variant"] for card in reversed(board.cards)}
+    so_far = totals(board, steps)
     rows = []
-    for step in steps:
+    for place, step in enumerate(steps):
         label = labels.get(step["variant_key"])
         rows.append(
             {
                 "variant": label or step["variant_key"][:12],
                 "stage": step["stage"] or "base",
-                "made with": given(step["params"]),
+                "loss of the stage": _loss(board, label, "parent", _step(so_far, place)) if step["stage"] else MISSING,
+                "loss so far": _loss(board, label, "root", so_far[place]) if step["stage"] else MISSING,
                 "took": quantity(step["made_seconds"], "s"),
                 "energy": _energy(step),
                 "peak memory": quantity(step["made_peak_bytes"], "B"),
                 "on disk": quantity(step["disk_bytes"], "B"),
-                "loss of the stage": _loss(board, label, "parent") if step["stage"] else MISSING,
-                "loss so far": _loss(board, label, "root") if step["stage"] else MISSING,
+                "made with": given(step["params"]),
             }
         )
     return pd.DataFrame(rows, dtype="object")
+
+
+def totals(board: Board, steps: list[Row]) -> list[float | None]:
+    """The loss from the base to each step, nat a token; None where it is not known.
+
+    Of a step that no label of the run names it is what its child lost in all less what the child's own stage lost.
+    """
+    labels = {card["variant_key"]: card["variant"] for card in reversed(board.cards)}
+    names = [labels.get(step["variant_key"]) for step in steps]
+    found = [0.0 if not step["stage"] else _value(board, name, "root") for step, name in zip(steps, names, strict=True)]
+    for place in range(len(steps) - 2, 0, -1):
+        after, own = found[place + 1], _value(board, names[place + 1], "parent")
+        if found[place] is None and after is not None and own is not None:
+            found[place] = after - own
+    return found
+
+
+def _step(so_far: list[float | None], place: int) -> float | None:
+    before, after = so_far[place - 1], so_far[place]
+    return None if before is None or after is None else after - before
 
 
 def given(params: Any) -> str:
@@ -61,33 +82,31 @@ def _energy(step: Row) -> str:
     return f"{quantity(step['made_joules'], 'J')} · {step['made_joules_source']}"
 
 
-def _loss(board: Board, label: str | None, kin: str) -> str:
-    if label is None:
-        return "not in this run"
-    row = board.index.get((label, "fidelity", f"{LOSS}_{kin}"))
-    if row is None:
-        whole = board.index.get((label, "fidelity", ALL))
-        return str(whole["status"]) if whole else "not measured"
-    if row["value"] is None:
-        return str(row["status"])
-    return interval(row["value"], row["ci_low"], row["ci_high"], row["unit"] or "1")
+def _loss(board: Board, label: str | None, kin: str, reckoned: float | None) -> str:
+    """A loss as it was measured, or else as it follows from those that were."""
+    row = board.index.get((label or "", "fidelity", f"{LOSS}_{kin}"))
+    if row is not None and row["value"] is not None:
+        return interval(row["value"], row["ci_low"], row["ci_high"], row["unit"] or "1")
+    if reckoned is not None:
+        return f"{quantity(reckoned, 'nat/token')} · by difference"
+    whole = row or board.index.get((label or "", "fidelity", ALL))
+    return str(whole["status"]) if whole else "not measured"
 
 
 def sums(board: Board, steps: list[Row]) -> str | None:
-    """Whether the stages' losses add up, in a sentence; None where a stage has none."""
-    labels = {card["variant_key"]: card["variant"] for card in reversed(board.cards)}
-    parts = [_value(board, labels.get(step["variant_key"]), "parent") for step in steps if step["stage"]]
-    whole = _value(board, labels.get(steps[-1]["variant_key"]), "root") if steps else None
+    """That the stages' losses add up, with the figures; None where the chain is short or a loss is not known."""
+    so_far = totals(board, steps)
+    parts = [_step(so_far, place) for place in range(1, len(steps))]
     known = [part for part in parts if part is not None]
-    if whole is None or len(known) < len(parts) or len(parts) < 2:
+    if len(parts) < 2 or len(known) < len(parts):
         return None
-    added = " + ".join(f"{part:.4f}" for part in known)
-    return f"Loss, ln of the perplexity ratio, nat a token: {added} = {sum(known):.4f}; measured at once {whole:.4f}."
+    added = " + ".join(f"{part:.4f}" for part in known).replace("+ -", "- ")
+    return f"Loss, the logarithm of the ratio of perplexities: {added} = {sum(known):.4f} nat a token."
 
 
 def _value(board: Board, label: str | None, kin: str) -> float | None:
     row = board.index.get((label or "", "fidelity", f"{LOSS}_{kin}"))
-    return None if row is None else row["value"]
+    return None if row is None or row["value"] is None else float(row["value"])
 
 
 def card(row: Row) -> pd.DataFrame:

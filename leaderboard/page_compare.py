@@ -10,6 +10,7 @@ from weighin.leaderboard.frames import open_store, short
 from weighin.leaderboard.page import Here, Stamp
 from weighin.results.compare import Report, compare
 from weighin.results.items import Item, differing
+from weighin.results.lookup import quality
 
 
 @page.kept
@@ -60,7 +61,7 @@ def _items(here: Here, report: Report) -> None:
         return
     st.subheader("Item by item")
     left, right = st.columns(2)
-    name = page.pick(left, "Metric", names, "metric", default=flips.most_flips(report))
+    name = page.pick(left, "Metric", names, "metric", default=flips.first(report, quality(here.board.scores)))
     text = page.search(right, "Search the items", "find", "in prompt, choices or answers")
     suite, _, metric = name.partition(".")
     ids = (str(report.a.cells[suite].evaluation_id), str(report.b.cells[suite].evaluation_id))

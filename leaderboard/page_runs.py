@@ -36,7 +36,11 @@ def draw(here: Here) -> None:
     left, right = st.columns([2, 3], gap="large")
     with left:
         st.subheader("What it cost")
-        page.text_table(cells.cost(board), "Seconds by suite")
+        cost = cells.cost(board)
+        if len(cost):
+            page.text_table(cost, "Seconds by suite")
+        else:
+            st.text("Nothing: the store already held every figure of this run.")
     with right:
         st.subheader("Every run")
         page.text_table(cells.listed(read_listed(here.path, here.seen)), "Every run, the newest first")

@@ -51,8 +51,8 @@ def ranked(board: Board, ranking: Ranking, chosen: Sequence[Measure]) -> tuple[p
     suite, metric = split_metric(ranking.metric)
     lead = [m for m in board.measures if (m.suite, m.metric) == (suite, metric)]
     numbers, words = table(board, [*lead, *(m for m in chosen if m not in lead)])
-    over = bars.scale([limits for label in ranking.variants if (limits := _limits(board, label, suite, metric))])
-    drawn = [bars.address(_limits(board, label, suite, metric) or (None,) * 3, over) for label in board.variants]
+    over = bars.scale([limits(board, label, suite, metric) for label in ranking.variants])
+    drawn = [bars.address(limits(board, label, suite, metric), over) for label in board.variants]
     tiers = [ranking.tier(label) for label in board.variants]
     for frame in (numbers, words):
         frame.insert(0, (suite, "95 % interval"), drawn)
@@ -62,9 +62,10 @@ def ranked(board: Board, ranking: Ranking, chosen: Sequence[Measure]) -> tuple[p
     return numbers, words
 
 
-def _limits(board: Board, label: str, suite: str, metric: str) -> bars.Limits | None:
+def limits(board: Board, label: str, suite: str, metric: str) -> bars.Limits:
+    """A variant's value in a metric with its interval."""
     row = board.index.get((label, suite, metric))
-    return None if row is None else (row["value"], row["ci_low"], row["ci_high"])
+    return (None, None, None) if row is None else (row["value"], row["ci_low"], row["ci_high"])
 
 
 def ordered(board: Board, ranking: Ranking, keep: Collection[str]) -> Board:
