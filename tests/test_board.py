@@ -176,7 +176,7 @@ def test_two_variants_item_by_item(store: Store, monkeypatch: pytest.MonkeyPatch
     assert "1 items differ: 1 lost." in said(page)
     assert table(page, "went")["went"].tolist() == ["lost"]
     refused = table(page, "fields that differ")
-    assert refused["reason"].tolist() == [f"{HOSTILE}: energy abstained: no counter"]
+    assert f"{HOSTILE}: energy abstained: no counter" in refused["reason"].tolist()
 
 
 def test_runs_tell_what_failed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
