@@ -49,7 +49,9 @@ def progress(board: Board) -> tuple[float, str]:
     """The share of cells that are done, and the state of all in words."""
     count = Counter(cell["status"] for cell in board.cells)
     done = len(board.cells) - sum(count[name] for name in _OPEN)
-    told = ", ".join(f"{count[name]} {name}" for name in ("ok", "abstained", "failed", "running", "planned") if count[name])
+    told = ", ".join(
+        f"{count[name]} {name}" for name in ("ok", "abstained", "failed", "running", "planned") if count[name]
+    )
     return (done / len(board.cells) if board.cells else 0.0), f"{done} of {len(board.cells)} cells: {told or 'none'}."
 
 
@@ -57,12 +59,16 @@ def wanting(board: Board) -> pd.DataFrame:
     """Cells that gave nothing: failed first, then abstained, then what is still open."""
     order = {"failed": 0, "running": 1, "planned": 2, "abstained": 3}
     rows = sorted((cell for cell in board.cells if cell["status"] in order), key=lambda cell: order[cell["status"]])
-    found = [(cell["status"], cell["variant"], cell["suite"], cell["reason"] or _turn(cell), log(cell)) for cell in rows]
+    found = [
+        (cell["status"], cell["variant"], cell["suite"], cell["reason"] or _turn(cell), log(cell)) for cell in rows
+    ]
     return pd.DataFrame(found, columns=["status", "variant", "suite", "reason", "log"], dtype="object")
 
 
 def _turn(cell: Row) -> str:
-    return {"running": "is being measured", "planned": "its turn has not come"}.get(cell["status"], "no reason was kept")
+    return {"running": "is being measured", "planned": "its turn has not come"}.get(
+        cell["status"], "no reason was kept"
+    )
 
 
 def log(cell: Row) -> str:

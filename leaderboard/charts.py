@@ -137,7 +137,7 @@ def _tooltip(front: Front) -> list[alt.Tooltip]:
 
 def _axis(measure: Measure, log: bool, values: pd.Series) -> dict[str, Any]:
     better = {"lower": "less is better", "higher": "more is better"}.get(measure.better, "")
-    ticks = {"labelExpr": _TICKS[measure.unit]} if measure.unit in _TICKS else {"format": "~g"}
+    ticks: dict[str, Any] = {"labelExpr": _TICKS[measure.unit]} if measure.unit in _TICKS else {"format": "~g"}
     if measure.unit == "B" and not log:  # bytes go in binary steps
         ticks |= {"values": binary_ticks(float(values.min()), float(values.max()))}
     return {
@@ -191,13 +191,17 @@ def planted(rows: Sequence[Mapping[str, Any]], unit: str) -> alt.LayerChart:
     ends = [float(min(frame["planted"].min(), frame["recovered"].min())),
             float(max(frame["planted"].max(), frame["recovered"].max()))]  # fmt: skip
     line = alt.Chart(pd.DataFrame({"planted": ends, "recovered": ends})).mark_line(color="#808080", strokeDash=[4, 3])
-    told = [alt.Tooltip("instrument:N"), alt.Tooltip("planted:Q", format=".4g"), alt.Tooltip("recovered:Q", format=".4g")]
+    told = [
+        alt.Tooltip("instrument:N"),
+        alt.Tooltip("planted:Q", format=".4g"),
+        alt.Tooltip("recovered:Q", format=".4g"),
+    ]
     bars = base.mark_rule(opacity=0.7).encode(
         x=alt.X("planted:Q", **x), y=alt.Y("low:Q", **y), y2="high:Q", color=colour
     )
     points = base.mark_point(filled=True, size=80, opacity=1).encode(
         x=alt.X("planted:Q", **x), y=alt.Y("recovered:Q", **y), color=colour, shape=shape, tooltip=told
     )
-    return alt.layer(
-        line.encode(x=alt.X("planted:Q", **x), y=alt.Y("recovered:Q", **y)), bars, points
-    ).properties(height=320)
+    return alt.layer(line.encode(x=alt.X("planted:Q", **x), y=alt.Y("recovered:Q", **y)), bars, points).properties(
+        height=320
+    )

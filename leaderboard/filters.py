@@ -29,14 +29,10 @@ class Filter:
 
     def keeps(self, board: Board) -> list[str]:
         """The labels that pass, in the spec's order."""
-        sources: dict[str, set[str]] = {}
-        if self.sources:
-            for row in board.scores:
-                sources.setdefault(row["variant"], set()).add(row["source"])
         return [
             str(card["variant"])
             for card in board.cards
-            if self._fits(card) and (not self.sources or sources.get(card["variant"], set()) & set(self.sources))
+            if self._fits(card) and (not self.sources or board.sources.get(card["variant"], set()) & set(self.sources))
         ]
 
     def _fits(self, card: Mapping[str, Any]) -> bool:
@@ -63,4 +59,4 @@ def stages(board: Board) -> list[str]:
 
 def sources(board: Board) -> list[str]:
     """How the run's figures came about: measured, counter, modelled, imported."""
-    return sorted({row["source"] for row in board.scores if row["source"]})
+    return sorted(set().union(*board.sources.values()))

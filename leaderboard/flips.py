@@ -66,8 +66,8 @@ def sentence(report: Report) -> str:
     untold = len(found) - found.count(WORSE) - found.count(BETTER) - found.count(OPEN)
     a, b = short(report.a.name), short(report.b.name)
     return (
-        f"Of {len(found)} metrics that both have, {b} is shown to be worse than {a} in {found.count(WORSE)} and better in "
-        f"{found.count(BETTER)}; {found.count(OPEN)} cannot be told apart, {untold} have no test."
+        f"Of {len(found)} metrics that both have, {b} is shown to be worse than {a} in {found.count(WORSE)} and better "
+        f"in {found.count(BETTER)}; {found.count(OPEN)} cannot be told apart, {untold} have no test."
     )
 
 

@@ -1,7 +1,7 @@
 """What the page asks the store: runs, one run as it stood at one moment, its metrics and its verdicts. No Streamlit."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ ALL = "*"
 
 
 # What the pages show of a score; a run may have tens of thousands of them.
-_SCORE = """variant, position, variant_key, suite, metric, unit, better, runtime, place, beside, n, value, ci_low, ci_high,
-    ci_reason, status, reason, source, evaluation_id, eligible, eligible_reason, reused"""
+_SCORE = """variant, position, variant_key, suite, metric, unit, better, runtime, place, beside, n, value, ci_low,
+    ci_high, ci_reason, status, reason, source, evaluation_id, eligible, eligible_reason, reused"""
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,19 @@ class Board:
     cards: list[Row]
     cells: list[Row]
 
-    @property
+    @cached_property
     def variants(self) -> list[str]:
+        """The labels, in the cards' order."""
         return [card["variant"] for card in self.cards]
+
+    @cached_property
+    def sources(self) -> dict[str, set[str]]:
+        """How figures came about (measured, counter, modelled, imported), by variant."""
+        found: dict[str, set[str]] = {}
+        for row in self.scores:
+            if row["source"]:
+                found.setdefault(row["variant"], set()).add(row["source"])
+        return found
 
     @cached_property
     def index(self) -> dict[tuple[str, str, str], Row]:
@@ -76,6 +86,13 @@ class Board:
             if row["metric"] != ALL
         )
         return sorted(found, key=lambda m: (m.suite != "accuracy", m.suite))
+
+
+def with_cards(board: Board, cards: list[Row]) -> Board:
+    """The same run with other cards, or in another order; what was reckoned of its scores goes along."""
+    made = replace(board, cards=cards)
+    made.__dict__.update(index=board.index, measures=board.measures, sources=board.sources)
+    return made
 
 
 def short(text: str, most: int = 80) -> str:

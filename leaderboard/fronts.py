@@ -13,7 +13,22 @@ from weighin.results.front import in_words as said_of
 from weighin.results.render import MISSING
 
 ON, POSSIBLY, BEATEN, OUT = PLACES.values()
-COLUMNS = ("variant", "place", "why", "stable", "x_text", "y_text", "z_text", "x", "x_low", "x_high", "y", "y_low", "y_high", "z")
+COLUMNS = (
+    "variant",
+    "place",
+    "why",
+    "stable",
+    "x_text",
+    "y_text",
+    "z_text",
+    "x",
+    "x_low",
+    "x_high",
+    "y",
+    "y_low",
+    "y_high",
+    "z",
+)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ STYLE = """
 :root { color-scheme: light dark; --ground: #fff; --text: #1b1f24; --line: #d0d7de; --soft: #f3f5f7; --link: #0b66a8 }
 @media (prefers-color-scheme: dark) {
   :root { --ground: #0e1117; --text: #e6e9ee; --line: #3a404a; --soft: #1a1f27; --link: #6cb6f0 } }
-body { background: var(--ground); color: var(--text); font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1rem;
-  max-width: 80rem }
+body { background: var(--ground); color: var(--text); font: 15px/1.5 system-ui, sans-serif; margin: 0 auto;
+  padding: 1rem; max-width: 80rem }
 nav { display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; border-bottom: 1px solid var(--line); padding-bottom: .6rem }
 a { color: var(--link) }
 h1 { font-size: 1.7rem; margin: .8rem 0 .2rem } h2 { font-size: 1.2rem; margin: 1.6rem 0 .4rem }

@@ -1,7 +1,7 @@
 """What all pages share: the store and the run, choices that live in the address, answers kept until the store changes.
 
-Text from outside (labels, metrics, prompts, reasons) goes only where Streamlit shows it as it is: `st.text`, data frames,
-options and chart data. What `st.markdown` and its kin get is written in this folder.
+Text from outside (labels, metrics, prompts, reasons) goes only where Streamlit shows it as it is: `st.text`, data
+frames, options and chart data. What `st.markdown` and its kin get is written in this folder.
 """
 
 import os
@@ -162,7 +162,7 @@ def switch(place: Any, label: str, name: str, *, default: bool = False, disabled
 
 
 def _arrange(name: str, asked: Any, fits: Callable[[Any], bool], usual: Any) -> None:
-    """Set a widget before it is drawn: to what the address asks, where that is news; else it stays, if it still fits."""
+    """Set a widget before it is drawn: to what the address asks, where that is news; else it stays if it still fits."""
     told, state = f"told {name}", st.session_state
     if asked is not None and asked != state.get(told) and fits(asked):
         state[name] = asked

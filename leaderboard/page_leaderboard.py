@@ -16,6 +16,8 @@ from weighin.results.tiers import Ranking, rank
 
 # Rows that are drawn at a time.
 MOST = 50
+# Rows of a long list that are sent to the browser; the files hold them all.
+FIRST = 500
 
 
 @page.kept
@@ -33,6 +35,12 @@ def read_figures(path: Path, seen: Stamp, run: str) -> object:
     return tables.figures(page.read_board(path, seen, run))
 
 
+@page.kept
+def read_absences(path: Path, seen: Stamp, run: str) -> object:
+    """What has no number."""
+    return tables.absences(page.read_board(path, seen, run))
+
+
 def draw(here: Here) -> None:
     """The page from top to bottom."""
     board = here.board
@@ -40,7 +48,7 @@ def draw(here: Here) -> None:
     known = [m for m in board.measures if m.better != "none"]
     if not known:
         st.text("No metric of this run has a figure yet; what is missing, and why, stands on the page Runs.")
-        _absences(board, board.variants)
+        _absences(here, board.variants)
         return
     first, second, third = st.columns([2, 2, 2])
     best = quality(board.scores)
@@ -60,7 +68,7 @@ def draw(here: Here) -> None:
         _table(ordered, ranking, chosen)
     else:
         st.text("No variant passes all filters: take one away.")
-    _absences(board, keep)
+    _absences(here, keep)
     _figures(here, keep)
 
 
@@ -68,7 +76,9 @@ def _filters(place: Any, board: Board, text: str) -> list[str]:
     """The variants that pass."""
     bases = filters.bases(board)
     names = ("bases", "stages", "size", "sources")
-    with place.expander("Filters", expanded=any(name in st.query_params for name in names), icon=":material/filter_alt:"):
+    with place.expander(
+        "Filters", expanded=any(name in st.query_params for name in names), icon=":material/filter_alt:"
+    ):
         places = st.columns(4)
         chosen = page.picks(places[0], "Base", list(bases), "bases", named=lambda key: bases.get(key, key))
         stages = page.picks(places[1], "Stage", filters.stages(board), "stages")
@@ -121,8 +131,8 @@ def _table(board: Board, ranking: Ranking, chosen: Sequence[Measure]) -> None:
     st.caption(
         "Values with their 95 % intervals and the number of items n; ↑ more is better, ↓ less is better. Within a tier "
         "nobody is shown to be worse than its best (paired, one-sided, Holm-adjusted, 5 %). *Modelled* figures rest on "
-        "an assumption such as a power rating; *dense kernel* means that the runtime only simulates the format: neither "
-        "enters a front or the gate. *Imported* figures are another tool's."
+        "an assumption such as a power rating; *dense kernel* means that the runtime only simulates the format: "
+        "neither enters a front or the gate. *Imported* figures are another tool's."
     )
 
 
@@ -137,20 +147,24 @@ def _open(place: Any, rows: Sequence[str]) -> None:
         told.caption("Tick one row to open it, two to compare them.")
 
 
-def _absences(board: Board, keep: Sequence[str]) -> None:
-    found = tables.absences(board)
+def _absences(here: Here, keep: Sequence[str]) -> None:
+    found = read_absences(here.path, here.seen, here.run)
     found = found[found["variant"].isin(keep)]
     if len(found):
         with st.expander(f"What has no number, and why ({len(found):,})"):
-            page.text_table(found, "What has no number, and why")
+            if len(found) > FIRST:
+                st.caption(f"The first {FIRST}.")
+            page.text_table(found.head(FIRST), "What has no number, and why")
 
 
 def _figures(here: Here, keep: Sequence[str]) -> None:
     with st.expander("Every figure, in base units, and as a file"):
         found = read_figures(here.path, here.seen, here.run)
-        shown = found[found["variant"].isin(keep)]  # type: ignore[index]
-        st.dataframe(shown, hide_index=True, width="stretch", alt="Every figure of these variants")
+        shown = found[found["variant"].isin(keep)]
         page.downloads(shown, "figures")
+        if len(shown) > FIRST:
+            st.caption(f"The first {FIRST} of {len(shown):,}; the files hold all.")
+        st.dataframe(shown.head(FIRST), hide_index=True, width="stretch", alt="Every figure of these variants")
 
 
 page.show("Leaderboard", draw)

@@ -1,4 +1,4 @@
-"""Pareto: who is on the front of two or three objectives, who may be, who is shown not to be, and what a stage bought."""
+"""Pareto: who is on the front of two or three objectives, who may be, who is not, and what a stage bought."""
 
 from typing import Any
 
@@ -36,9 +36,9 @@ def draw(here: Here) -> None:
     page.text_table(fronts.listed(found), "Every variant with its place")
     page.downloads(found.frame, "pareto")
     st.caption(
-        f"Only figures of one machine enter: that of the run, {len(found.drawn)} of {len(found.frame)} variants. On the "
-        "front: nobody beats its figures. Possibly: somebody does, but no paired test shows it. Confidently dominated: a "
-        "test does, in every objective. Stable: the share of bootstrap draws in which a variant is on the front, no "
+        f"Only figures of one machine enter: that of the run, {len(found.drawn)} of {len(found.frame)} variants. On "
+        "the front: nobody beats its figures. Possibly: somebody does, but no paired test shows it. Confidently "
+        "dominated: a test does, in every objective. Stable: the share of bootstrap draws in which a variant is on the front, no "
         "probability. A dashed arrow leads from a parent to what a stage made of it. `weighin front` takes more "
         "objectives, tolerances and a reference point."
     )

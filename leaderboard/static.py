@@ -100,8 +100,8 @@ def _leaderboard(store: Store, board: Board) -> list[Part]:
         words[drawn] = [bars.svg(each, over) for each in limits]
         shown = words.reset_index()
         name = f"{suite} 95 % interval"
-        told = f"Ranked by {best}. " + (f"No tiers: {ranking.caveat}." if ranking.caveat else
-            "Within a tier nobody is shown to be worse than its best (paired, one-sided, Holm-adjusted, 5 %).")  # fmt: skip
+        tiers = "Within a tier nobody is shown to be worse than its best (paired, one-sided, Holm-adjusted, 5 %)."
+        told = f"Ranked by {best}. " + (f"No tiers: {ranking.caveat}." if ranking.caveat else tiers)
         parts += [html.text(told), html.table(shown, "Variants, best first", links=_links(board), raw=(name,))]
     parts += [html.heading("What has no number, and why"), html.table(tables.absences(board), "What has no number")]
     return [*parts, html.heading("Every figure, in base units"), html.table(tables.figures(board), "Every figure")]
@@ -158,13 +158,13 @@ def _outputs(store: Store, board: Board, label: str) -> list[Part]:
 
 def _nightly(store: Store, board: Board) -> list[Part]:
     spec = board.run["spec_name"]
-    rows = [
-        (f"{a.at:%Y-%m-%d %H:%M}", a.variant, a.metric, a.why, "; ".join(a.causes)) for a in alarms(store, spec)
-    ]
+    rows = [(f"{a.at:%Y-%m-%d %H:%M}", a.variant, a.metric, a.why, "; ".join(a.causes)) for a in alarms(store, spec)]
     columns = ["night (UTC)", "variant", "metric", "why", "what had changed"]
     parts = [html.heading("Alarms"), html.table(pd.DataFrame(rows, columns=columns), "Alarms")]
     best = quality(board.scores)
-    for series in read_history(store, best, run=board.run["run_id"])[:ITEMS] if best and _has_nights(store, spec) else ():
+    for series in (
+        read_history(store, best, run=board.run["run_id"])[:ITEMS] if best and _has_nights(store, spec) else ()
+    ):
         parts.append(html.heading(f"{series.name}: {frames.short(series.variant)}"))
         if len(series.nights) >= history.FEWEST:
             parts.append(html.figure(history.chart(series), history.in_words(series)))

@@ -1,14 +1,13 @@
 """Rows of the store as tables: the leaderboard, what is missing and why, every figure. No Streamlit."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import replace
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from weighin.leaderboard import bars
-from weighin.leaderboard.frames import ALL, Board, Measure, Row
+from weighin.leaderboard.frames import ALL, Board, Measure, Row, with_cards
 from weighin.results.lookup import split_metric
 from weighin.results.render import MISSING, interval, quantity
 from weighin.results.tiers import Ranking
@@ -72,7 +71,7 @@ def ordered(board: Board, ranking: Ranking, keep: Collection[str]) -> Board:
     """The board with the variants of `keep` only, the ranking's first in its order, then those without a figure."""
     place = {label: number for number, label in enumerate(ranking.variants)}
     cards = [card for card in board.cards if card["variant"] in keep]
-    return replace(board, cards=sorted(cards, key=lambda card: place.get(card["variant"], len(place))))
+    return with_cards(board, sorted(cards, key=lambda card: place.get(card["variant"], len(place))))
 
 
 def styled(numbers: pd.DataFrame, words: pd.DataFrame, pictures: Collection[int] = ()) -> "Styler":
@@ -141,7 +140,8 @@ def absences(board: Board) -> pd.DataFrame:
     index = board.index
     known = board.measures
     found = []
-    for cell in sorted(board.cells, key=lambda cell: (cell["suite"], _place(board, cell["variant"]))):
+    place = {label: number for number, label in enumerate(board.variants)}
+    for cell in sorted(board.cells, key=lambda cell: (cell["suite"], place.get(cell["variant"], len(place)))):
         variant, suite = cell["variant"], cell["suite"]
         whole = index.get((variant, suite, ALL))
         if whole is not None:
@@ -154,10 +154,6 @@ def absences(board: Board) -> pd.DataFrame:
                 if m.suite == suite and (why := _why(index, variant, m)):
                     found.append((variant, suite, m.metric, *why))
     return pd.DataFrame(found, columns=["variant", "suite", "metric", "status", "reason"], dtype="object")
-
-
-def _place(board: Board, variant: str) -> int:
-    return board.variants.index(variant) if variant in board.variants else len(board.cards)
 
 
 def _why(index: dict[tuple[str, str, str], Row], variant: str, measure: Measure) -> tuple[str, str] | None:

@@ -1,5 +1,6 @@
-"""The board in a real browser: what only a browser shows, such as clicks on a chart, requests to the outside, scripts."""
+"""The board in a real browser: what only a browser shows, such as clicks on a chart, requests, scripts."""
 
+import importlib
 import os
 import shutil
 import socket
@@ -27,8 +28,7 @@ playwright = pytest.importorskip(
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 if CHROMIUM is None:
     pytest.skip("a browser test needs chromium: apt-get install chromium", allow_module_level=True)
-
-from weighin.leaderboard.page import PAGES
+PAGES = importlib.import_module("weighin.leaderboard.page").PAGES
 
 LONG = "[link](http://y) **" + "N" * 10_000
 PATIENCE = 120_000

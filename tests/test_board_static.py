@@ -66,7 +66,9 @@ def test_the_files_hold_the_tables_and_the_charts(tmp_path: Path) -> None:
     assert board.tags.count("svg") == 3, "one picture for each variant with an accuracy"
     assert "0.750 [0.705, 0.790] · n 400" in board.said
     assert "The release fails: at least one gate rule does." in read(tmp_path / "out" / "index.html").said
-    assert any(text.startswith("Of 3 metrics that both have, int8 is shown to be worse than base in 0") for text in first.said)
+    assert any(
+        text.startswith("Of 3 metrics that both have, int8 is shown to be worse than base in 0") for text in first.said
+    )
 
 
 def test_the_verb_writes_them_and_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

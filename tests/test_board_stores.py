@@ -136,7 +136,9 @@ def test_only_logs_of_this_machine_are_read(tmp_path: Path, monkeypatch: pytest.
     (logs / "a.log").write_text("x" * 9000 + "the end")
     (tmp_path / "secret.log").write_text("secret")
     (logs / "b.log").symlink_to(tmp_path / "secret.log")
-    assert (cells.tail(str(logs / "a.log")) or "").endswith("xthe end") and len(cells.tail(str(logs / "a.log")) or "") == 4000
+    assert (cells.tail(str(logs / "a.log")) or "").endswith("xthe end") and len(
+        cells.tail(str(logs / "a.log")) or ""
+    ) == 4000
     for other in (tmp_path / "secret.log", logs / "b.log", logs / "none.log", "/etc/passwd", "–", "a\0b.log"):
         assert cells.tail(str(other)) is None
 
