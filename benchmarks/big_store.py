@@ -1,8 +1,8 @@
 """A large store to try the board on: `python -m benchmarks.big_store FILE`, or what it costs: `... FILE --time`.
 
 500 variants of chains up to 5 stages in one run with 40 metrics of 40 items each, and 364 nights before it of 5
-variants with 4 metrics of 28 items: 365 nights and about 1,000,000 samples. Every row is made by DuckDB itself, in the store's
-own tables; scores are reckoned as the store does, by its own view.
+variants with 4 metrics of 28 items: 365 nights and about 1,000,000 samples. Every row is made by DuckDB itself, in
+the store's own tables; scores are reckoned as the store does, by its own view.
 """
 
 import argparse

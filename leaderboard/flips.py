@@ -34,8 +34,8 @@ def differences(report: Report) -> pd.DataFrame:
         {
             "metric": [found.name for found in rows],
             "verdict": [verdict(found) for found in rows],
-            report.a.name: [quantity(found.value_a, found.unit) for found in rows],
-            f"{report.b.name} ": [quantity(found.value_b, found.unit) for found in rows],
+            sides(report)[0]: [quantity(found.value_a, found.unit) for found in rows],
+            sides(report)[1]: [quantity(found.value_b, found.unit) for found in rows],
             "drop": [_drop(found) for found in rows],
             "n": [found.n for found in rows],
             "lost": [_count(found.flips_worse) for found in rows],
@@ -45,6 +45,11 @@ def differences(report: Report) -> pd.DataFrame:
             "method": [found.method for found in rows],
         }
     )
+
+
+def sides(report: Report) -> tuple[str, str]:
+    """Headers of the two variants' columns, which no label can make the same as another column's."""
+    return f"from: {short(report.a.name, 40)}", f"to: {short(report.b.name, 40)}"
 
 
 def _unit(found: Comparison) -> str:
@@ -109,7 +114,7 @@ def count(found: Sequence[Item], better: str) -> str:
     went = [_went(item, better) for item in found]
     told = ", ".join(f"{went.count(each)} {each}" for each in dict.fromkeys(went))
     more = f", the first {MOST}" if len(found) == MOST else ""
-    return f"{len(found)} items differ{more}: {told}."
+    return f"{len(found)} item{'s differ' if len(found) > 1 else ' differs'}{more}: {told}."
 
 
 def items(found: Sequence[Item], names: tuple[str, str], better: str) -> pd.DataFrame:
@@ -121,7 +126,7 @@ def items(found: Sequence[Item], names: tuple[str, str], better: str) -> pd.Data
             "prompt": [short(item.prompt, 400) for item in found],
             "right": [short(item.target, 200) for item in found],
             a: [_gave(item, 0) for item in found],
-            f"{b} ": [_gave(item, 1) for item in found],
+            b: [_gave(item, 1) for item in found],
         },
         dtype="object",
     )
@@ -142,7 +147,7 @@ def choices(item: Item, names: tuple[str, str]) -> pd.DataFrame:
         "choice": [choice.strip() for choice in item.choices],
         "right": ["✓" if choice.strip() == item.target else "" for choice in item.choices],
     }
-    for name, gave in zip((names[0], f"{names[1]} "), item.gave, strict=True):
+    for name, gave in zip(names, item.gave, strict=True):
         scores = [f"{score:.3f}" for score in gave.scores] + [MISSING] * (len(item.choices) - len(gave.scores))
         marks = [" ←" if choice.strip() == gave.text else "" for choice in item.choices]
         columns[f"{name} [nat]"] = [score + mark for score, mark in zip(scores, marks, strict=False)]

@@ -70,7 +70,7 @@ def _items(here: Here, report: Report) -> None:
         st.text("No item differs." if not text else "No item that differs holds this text.")
         return
     st.text(flips.count(found, better=flips.way(report, name)))
-    shown = flips.items(found, (report.a.name, report.b.name), flips.way(report, name))
+    shown = flips.items(found, flips.sides(report), flips.way(report, name))
     event = st.dataframe(
         shown, hide_index=True, width="stretch", on_select="rerun", selection_mode="single-row", key=f"items {name}",
         column_config={"prompt": st.column_config.Column(width="large")}, height="content" if len(shown) < 9 else 330,
@@ -80,7 +80,7 @@ def _items(here: Here, report: Report) -> None:
     asked = [n for n, item in enumerate(found) if item.item == st.query_params.get("item")]
     at = rows or asked or [0]
     st.query_params["item"] = found[at[0]].item
-    _whole(found[at[0]], (report.a.name, report.b.name))
+    _whole(found[at[0]], flips.sides(report))
 
 
 def _whole(item: Item, names: tuple[str, str]) -> None:

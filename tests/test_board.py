@@ -173,7 +173,7 @@ def test_two_variants_item_by_item(store: Store, monkeypatch: pytest.MonkeyPatch
     rows = table(page, "verdict").set_index("metric")
     assert rows.loc["memory.disk", "verdict"] == "worse" and rows.loc["accuracy.acc", "verdict"] == "not told apart"
     assert rows.loc["accuracy.acc", ["lost", "won"]].tolist() == ["1", "0"]
-    assert "1 items differ: 1 lost." in said(page)
+    assert "1 item differs: 1 lost." in said(page)
     assert table(page, "went")["went"].tolist() == ["lost"]
     refused = table(page, "fields that differ")
     assert f"{HOSTILE}: energy abstained: no counter" in refused["reason"].tolist()
