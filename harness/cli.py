@@ -71,6 +71,7 @@ def _reading_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
     board = verbs.add_parser("board", help="open the leaderboard in a browser")
     board.add_argument("--port", type=int, default=8501)
     board.add_argument("--headless", action="store_true", help="do not open a browser")
+    board.add_argument("--static", metavar="OUT", help="write the pages as files into a directory instead")
 
 
 def _front_verb(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

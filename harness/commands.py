@@ -211,9 +211,12 @@ def import_(args: Args) -> int:
 
 
 def board(args: Args) -> int:
-    """Serve the page until it is stopped. No telemetry, loopback only."""
-    if registry.missing(["streamlit", "altair"]):
-        raise WeighinError(f"board needs streamlit and altair: {registry.install_command(['streamlit', 'altair'])}")
+    """Serve the pages until they are stopped, or write them as files. No telemetry, loopback only."""
+    needs = ["altair", "vl_convert"] if args.static else ["streamlit", "altair"]
+    if registry.missing(needs):
+        raise WeighinError(f"board needs {' and '.join(needs)}: {registry.install_command(needs)}")
+    if args.static:
+        return _static_board(args)
     import sys
 
     app = Path(__file__).resolve().parent.parent / "leaderboard" / "app.py"
@@ -221,14 +224,24 @@ def board(args: Args) -> int:
         "server.port": str(args.port),
         "server.address": "127.0.0.1",
         "server.headless": str(args.headless).lower(),
+        "server.fileWatcherType": "none",
         "browser.gatherUsageStats": "false",
         "client.toolbarMode": "minimal",
+        "client.showErrorLinks": "false",
         "theme.light.primaryColor": "#1f83c9",
         "theme.dark.primaryColor": "#1f83c9",
     }
     command = [sys.executable, "-m", "streamlit", "run", str(app), *(f"--{k}={v}" for k, v in options.items())]
     store = str(Path(args.store).absolute())
     os.execve(sys.executable, command, {**os.environ, "WEIGHIN_STORE": store})  # a signal to us is a signal to it
+
+
+def _static_board(args: Args) -> int:
+    """The pages as files; the leaderboard is named, not imported, as the house has it."""
+    out = Path(args.static).expanduser()
+    written = import_module("weighin.leaderboard.static").write(Store(args.store), out)
+    print(f"{len(written)} pages, begin with {written[0]}")
+    return 0
 
 
 def calibrate(args: Args) -> int:

@@ -100,7 +100,7 @@ def missing(needs: Iterable[str]) -> list[str]:
     return [name for name in needs if find_spec(name) is None]
 
 
-DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "vl_convert": "vl-convert-python"}
 """What is installed under another name than it is imported by."""
 
 

@@ -1,7 +1,8 @@
 """What the page asks the store: runs, one run as it stood at one moment, its metrics and its verdicts. No Streamlit."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
 """Which way is better."""
 ALL = "*"
 """Stands in the view `scores` for a cell that gave no metric at all."""
+
+
+# What the pages show of a score; a run may have tens of thousands of them.
+_SCORE = """variant, position, variant_key, suite, metric, unit, better, runtime, place, beside, n, value, ci_low,
+    ci_high, ci_reason, status, reason, source, evaluation_id, eligible, eligible_reason, reused"""
 
 
 @dataclass(frozen=True)
@@ -52,9 +58,41 @@ class Board:
     cards: list[Row]
     cells: list[Row]
 
-    @property
+    @cached_property
     def variants(self) -> list[str]:
+        """The labels, in the cards' order."""
         return [card["variant"] for card in self.cards]
+
+    @cached_property
+    def sources(self) -> dict[str, set[str]]:
+        """How figures came about (measured, counter, modelled, imported), by variant."""
+        found: dict[str, set[str]] = {}
+        for row in self.scores:
+            if row["source"]:
+                found.setdefault(row["variant"], set()).add(row["source"])
+        return found
+
+    @cached_property
+    def index(self) -> dict[tuple[str, str, str], Row]:
+        """The rows of `scores` by variant, suite and metric."""
+        return {(row["variant"], row["suite"], row["metric"]): row for row in self.scores}
+
+    @cached_property
+    def measures(self) -> "list[Measure]":
+        """Every metric that some variant has, each suite's in its own order, the suite of the headline first."""
+        found = dict.fromkeys(
+            Measure(row["suite"], row["metric"], row["unit"] or "1", row["better"])
+            for row in self.scores
+            if row["metric"] != ALL
+        )
+        return sorted(found, key=lambda m: (m.suite != "accuracy", m.suite))
+
+
+def with_cards(board: Board, cards: list[Row]) -> Board:
+    """The same run with other cards, or in another order; what was reckoned of its scores goes along."""
+    made = replace(board, cards=cards)
+    made.__dict__.update(index=board.index, measures=board.measures, sources=board.sources)
+    return made
 
 
 def short(text: str, most: int = 80) -> str:
@@ -86,10 +124,24 @@ def read_board(store: Store, run: Row) -> Board:
     with store.snapshot() as held:
         return Board(
             run,
-            held.rows("select * from scores where run_id = ? order by suite, place, metric, position", key),
+            held.rows(f"select {_SCORE} from scores where run_id = ? order by suite, place, metric, position", key),
             held.rows("select * from variant_cards where run_id = ? order by position", key),
-            held.rows("select label as variant, suite, status from cells where run_id = ? order by suite", key),
+            held.rows(
+                """select label as variant, c.suite, c.status, c.reason, c.log, c.reused, c.evaluation_id, e.seconds
+                   from cells c left join evaluations e using (evaluation_id) where c.run_id = ? order by c.suite""",
+                key,
+            ),
         )
+
+
+def machines(known: Sequence[Row]) -> dict[str, str]:
+    """Each machine that some of these runs were made on, in words."""
+    return {run["machine_key"]: _machine(run, ours=True) for run in known}
+
+
+def parents(store: Store) -> dict[str, str | None]:
+    """Each checkpoint's parent, by key."""
+    return {row["variant_key"]: row["parent_key"] for row in store.rows("select variant_key, parent_key from variants")}
 
 
 def run_title(run: Row) -> str:
@@ -127,16 +179,6 @@ def _machine(run: Row, *, ours: bool) -> str:
     return f"{', '.join([run['cpu'], *cores, *memory, *gpu])} ({run['os']})"
 
 
-def measures(board: Board) -> list[Measure]:
-    """Every metric that some variant has, each suite's in its own order, the suite of the headline first."""
-    found = dict.fromkeys(
-        Measure(row["suite"], row["metric"], row["unit"] or "1", row["better"])
-        for row in board.scores
-        if row["metric"] != ALL
-    )
-    return sorted(found, key=lambda m: (m.suite != "accuracy", m.suite))
-
-
 def headlines(board: Board, known: Sequence[Measure]) -> list[Measure]:
     """The columns to begin with: of each suite, and of each task of accuracy, the metric that leads.
 
@@ -157,7 +199,7 @@ def axes(board: Board) -> tuple[list[Measure], Measure | None, Measure | None]:
 
     Only metrics whose better way is known and one; quality is the first of accuracy, else any where more is better.
     """
-    known = [m for m in measures(board) if m.better != "none"]
+    known = [m for m in board.measures if m.better != "none"]
     directions: dict[str, set[str]] = {}
     for m in known:
         directions.setdefault(m.name, set()).add(m.better)

@@ -1,13 +1,16 @@
 """Rows of the store as tables: the leaderboard, what is missing and why, every figure. No Streamlit."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from weighin.leaderboard.frames import ALL, Board, Measure, Row, measures
+from weighin.leaderboard import bars
+from weighin.leaderboard.frames import ALL, Board, Measure, Row, with_cards
+from weighin.results.lookup import split_metric
 from weighin.results.render import MISSING, interval, quantity
+from weighin.results.tiers import Ranking
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
@@ -21,7 +24,7 @@ def table(board: Board, chosen: Sequence[Measure]) -> tuple[pd.DataFrame, pd.Dat
     """
     numbers: dict[tuple[str, str], list[Any]] = {}
     words: dict[tuple[str, str], list[str]] = {}
-    index = _index(board)
+    index = board.index
     for measure in chosen:
         rows = [_score(index, variant, measure) for variant in board.variants]
         key = (measure.suite, measure.header)
@@ -39,10 +42,44 @@ def table(board: Board, chosen: Sequence[Measure]) -> tuple[pd.DataFrame, pd.Dat
     return frame.set_axis(names).set_axis(columns, axis=1), text.set_axis(names).set_axis(columns, axis=1)
 
 
-def styled(numbers: pd.DataFrame, words: pd.DataFrame) -> "Styler":
-    """A table that shows the words and sorts by the numbers."""
+def ranked(board: Board, ranking: Ranking, chosen: Sequence[Measure]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`table` with two columns before it: the tier, where there are tiers, and the interval as a picture.
+
+    The rows are the board's variants as they stand; the metric that ranks leads the figures.
+    """
+    suite, metric = split_metric(ranking.metric)
+    lead = [m for m in board.measures if (m.suite, m.metric) == (suite, metric)]
+    numbers, words = table(board, [*lead, *(m for m in chosen if m not in lead)])
+    over = bars.scale([limits(board, label, suite, metric) for label in ranking.variants])
+    drawn = [bars.address(limits(board, label, suite, metric), over) for label in board.variants]
+    tiers = [ranking.tier(label) for label in board.variants]
+    for frame in (numbers, words):
+        frame.insert(0, (suite, "95 % interval"), drawn)
+    if ranking.tiers:
+        numbers.insert(0, ("", "tier"), pd.Series(tiers, dtype="Int64", index=numbers.index))
+        words.insert(0, ("", "tier"), [MISSING if tier is None else str(tier) for tier in tiers])
+    return numbers, words
+
+
+def limits(board: Board, label: str, suite: str, metric: str) -> bars.Limits:
+    """A variant's value in a metric with its interval."""
+    row = board.index.get((label, suite, metric))
+    return (None, None, None) if row is None else (row["value"], row["ci_low"], row["ci_high"])
+
+
+def ordered(board: Board, ranking: Ranking, keep: Collection[str]) -> Board:
+    """The board with the variants of `keep` only, the ranking's first in its order, then those without a figure."""
+    place = {label: number for number, label in enumerate(ranking.variants)}
+    cards = [card for card in board.cards if card["variant"] in keep]
+    return with_cards(board, sorted(cards, key=lambda card: place.get(card["variant"], len(place))))
+
+
+def styled(numbers: pd.DataFrame, words: pd.DataFrame, pictures: Collection[int] = ()) -> "Styler":
+    """A table that shows the words and sorts by the numbers; columns at `pictures` stay as they are."""
     shown = numbers.style
     for place, column in enumerate(numbers.columns):
+        if place in pictures:
+            continue
         shown = shown.format(_in_turn(words.iloc[:, place]), subset=[column])
     return shown
 
@@ -70,10 +107,6 @@ def _identity(cards: Iterable[Row]) -> dict[str, list[str]]:
             made = "imported"
         facts["made by"].append(made if card["variant_key"] else "a stage failed")
     return facts
-
-
-def _index(board: Board) -> dict[tuple[str, str, str], Row]:
-    return {(row["variant"], row["suite"], row["metric"]): row for row in board.scores}
 
 
 def _score(index: dict[tuple[str, str, str], Row], variant: str, measure: Measure) -> Row | None:
@@ -104,10 +137,11 @@ def _remarks(row: Row) -> list[str]:
 
 def absences(board: Board) -> pd.DataFrame:
     """What has no number, and why: one row a cell or metric, in the spec's order."""
-    index = _index(board)
-    known = measures(board)
+    index = board.index
+    known = board.measures
     found = []
-    for cell in sorted(board.cells, key=lambda cell: (cell["suite"], _place(board, cell["variant"]))):
+    place = {label: number for number, label in enumerate(board.variants)}
+    for cell in sorted(board.cells, key=lambda cell: (cell["suite"], place.get(cell["variant"], len(place)))):
         variant, suite = cell["variant"], cell["suite"]
         whole = index.get((variant, suite, ALL))
         if whole is not None:
@@ -120,10 +154,6 @@ def absences(board: Board) -> pd.DataFrame:
                 if m.suite == suite and (why := _why(index, variant, m)):
                     found.append((variant, suite, m.metric, *why))
     return pd.DataFrame(found, columns=["variant", "suite", "metric", "status", "reason"], dtype="object")
-
-
-def _place(board: Board, variant: str) -> int:
-    return board.variants.index(variant) if variant in board.variants else len(board.cards)
 
 
 def _why(index: dict[tuple[str, str, str], Row], variant: str, measure: Measure) -> tuple[str, str] | None:
@@ -183,3 +213,29 @@ def tries(rows: Sequence[Row]) -> pd.DataFrame:
     found = pd.DataFrame({name: [row[name] for row in rows] for name in names})
     found.insert(0, "", ["pass" if row["passed"] else "FAIL" for row in rows])
     return found.rename(columns={"plant": "planted"})
+
+
+def tiles(card: Row) -> list[tuple[str, str]]:
+    """Four facts of a variant for its head."""
+    count = card["parameters"]
+    return [
+        ("On disk", quantity(card["disk_bytes"], "B")),
+        ("Resident", quantity(card["memory_bytes"], "B")),
+        ("Parameters", MISSING if count is None else f"{count / 1e6:.3g} M" if count < 1e9 else f"{count / 1e9:.3g} B"),
+        ("Form", card["form"] or MISSING),
+    ]
+
+
+def of_variant(rows: Sequence[Row]) -> pd.DataFrame:
+    """A variant's figures in words, one row a metric; without a value its reason."""
+    return pd.DataFrame(
+        {
+            "suite": [row["suite"] for row in rows],
+            "metric": ["all" if row["metric"] == ALL else row["metric"] for row in rows],
+            "value": [figure(row, row["unit"] or "1") for row in rows],
+            "unit": [row["unit"] or "" for row in rows],
+            "better": [row["better"] for row in rows],
+            "note": [_note(row) for row in rows],
+        },
+        dtype="object",
+    )

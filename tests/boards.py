@@ -79,12 +79,34 @@ def _keep(store: Store, run: str, label: str, suite: str) -> None:
     store.add_evaluation(row, [] if isinstance(given, str) else given, (run, label, suite))
 
 
-def show(path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The page on a store, drawn once."""
+def show(path: Path, monkeypatch: pytest.MonkeyPatch, page: str = "overview", **address: str) -> Any:
+    """A page on a store, drawn once, at an address with these choices."""
     from streamlit.testing.v1 import AppTest
 
     import weighin.leaderboard
 
     monkeypatch.setenv("WEIGHIN_STORE", str(path))
     app = Path(weighin.leaderboard.__file__).with_name("app.py")
-    return AppTest.from_file(str(app), default_timeout=120).run()
+    found = AppTest.from_file(str(app), default_timeout=120).run()
+    if page != "overview" or address:
+        if page != "overview":
+            found.switch_page(f"page_{page}.py")
+        for name, value in address.items():
+            found.query_params[name] = value
+        found.run()
+    return found
+
+
+def said(page: Any) -> str:
+    """What `st.text` printed."""
+    return "\n".join(text.value for text in page.text)
+
+
+def choice(page: Any, label: str) -> Any:
+    """The selectbox or multiselect of that label."""
+    return next(box for kind in ("selectbox", "multiselect") for box in page.get(kind) if box.label == label)
+
+
+def table(page: Any, column: str) -> Any:
+    """The first table that has this column."""
+    return next(each.value for each in page.dataframe if column in each.value.columns)

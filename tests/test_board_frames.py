@@ -33,11 +33,11 @@ def board(store: Store) -> Board:
 
 
 def measure(board: Board, name: str) -> Measure:
-    return next(m for m in frames.measures(board) if m.name == name)
+    return next(m for m in board.measures if m.name == name)
 
 
 def test_words_hold_interval_n_and_marks(board: Board) -> None:
-    _, words = tables.table(board, frames.measures(board))
+    _, words = tables.table(board, board.measures)
     assert words.loc["base"].tolist()[:4] == [
         "0.750 [0.705, 0.790] · n 400",
         "500 mJ/token · modelled · n 6",
@@ -60,12 +60,12 @@ def test_each_suite_leads_with_its_first_number(tmp_path: Path) -> None:
     }
     store = fill(tmp_path / "w.duckdb", grid)
     board = frames.read_board(store, frames.runs(store)[0])
-    found = [m.name for m in frames.headlines(board, frames.measures(board))]
+    found = [m.name for m in frames.headlines(board, board.measures)]
     assert found == ["accuracy.one/acc", "accuracy.two/acc", "leaks.auroc", "quiet.silent"]
 
 
 def test_a_styled_table_shows_words_and_keeps_numbers(board: Board) -> None:
-    numbers, words = tables.table(board, frames.measures(board))
+    numbers, words = tables.table(board, board.measures)
     assert all(numbers.iloc[:, place].dtype == "float64" for place in range(6))
     shown = tables.styled(numbers, words)
     for _ in range(2):  # a page may be drawn twice
@@ -87,7 +87,7 @@ def test_a_run_without_any_figure(tmp_path: Path) -> None:
     store.add_machine(machine())
     store.start_run(run_row(), [("base", None)], [("base", "accuracy")])
     board = frames.read_board(store, frames.runs(store)[0])
-    assert frames.measures(board) == [] and frames.axes(board) == ([], None, None)
+    assert board.measures == [] and frames.axes(board) == ([], None, None)
     numbers, words = tables.table(board, [])
     assert words.loc["base"].tolist() == ["–", "–", "–", "–", "a stage failed"] and numbers.shape == (1, 5)
     assert tables.absences(board).iloc[0].tolist() == ["base", "accuracy", "all", "planned", "its turn has not come"]
@@ -163,6 +163,6 @@ def test_an_imported_run_says_where_it_is_from(tmp_path: Path) -> None:
     said = frames.run_sentence(board)
     assert "imported from lm-eval 0.4.9 (" in said and "r.json" in said and "on an unknown machine" in said
     assert "imported from lm-eval 0.4.9" in frames.run_title(theirs)
-    _, words = tables.table(board, frames.measures(board))
+    _, words = tables.table(board, board.measures)
     assert words.iloc[0].tolist() == ["0.500 [0.215, 0.785] · imported · n 8", "–", "–", "–", "–", "imported"]
     assert tables.figures(board)["source"].tolist() == ["imported"] and tables.absences(board).empty

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.boards import show
+from tests.boards import said, show, table
 from tests.stores import Setting, fill, numbers, shares
 from tests.test_night import RATIO
 from weighin.results import ledger
+from weighin.results.database import writing
 from weighin.results.history import history
 from weighin.results.store import Store
 from weighin.results.watch import Watched
@@ -44,15 +45,26 @@ def test_the_frame_has_a_row_a_night_with_its_mark(store: Store) -> None:
 
 
 def test_the_page_draws_the_series_that_is_chosen(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = show(store.path, monkeypatch)
+    page = show(store.path, monkeypatch, "nightly", metric="latency.ratio")
     assert not page.exception
-    box = next(box for box in page.selectbox if box.label == "Metric over time")
-    page = box.select("latency.ratio").run()
-    assert not page.exception
-    assert "latency.ratio of small: 4 nights, 1 with a change" in "\n".join(text.value for text in page.text)
-    nights = next(frame.value for frame in page.dataframe if "night" in frame.value.columns)
-    assert nights["run"].tolist() == ["n0", "n1", "n2", "n3"]
+    assert "latency.ratio of small: 4 nights, 1 with a change, 1 with an alarm." in said(page)
+    assert table(page, "night")["run"].tolist() == ["n3", "n2", "n1", "n0"]
+    alarm = table(page, "what had changed")
+    assert alarm[["variant", "metric", "why"]].iloc[0].tolist() == ["small", "latency.ratio", HOSTILE]
+    assert "4 runs of this spec on this class of machine, 0 with a changed fingerprint." in said(page)
     assert not [text for text in page.markdown if "script" in text.value]
+
+
+def test_the_overview_holds_a_run_against_the_last_green_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "w.duckdb"
+    for night in range(2):
+        store = fill(path, {"small": {"accuracy": shares([1, 0, 1])}}, Setting(run=f"n{night}", order=24 * night))
+    ledger.keep(store, "n0", [], watched=[Watched("exact", "small", "accuracy", "acc", "pass", "as before")])
+    with writing(path, 10) as con:
+        con.execute("update runs set packages = '{\"duckdb\": \"2\"}' where run_id = 'n1'")
+    page = show(path, monkeypatch)
+    assert not page.exception and "Held against run n0." in said(page)
+    assert table(page, "then").iloc[0].tolist() == ["packages.duckdb", "1", "2"]
 
 
 def test_the_series_end_with_the_run_that_the_page_shows(store: Store, tmp_path: Path) -> None:
