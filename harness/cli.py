@@ -109,6 +109,11 @@ def _working_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
     calibrate.add_argument("--fast", action="store_true", help="leave out what takes minutes")
     calibrate.add_argument("--run", metavar="RUN", help="whose rules `gate` replays (default: the latest)")
     calibrate.add_argument("--replays", type=int, default=2000, metavar="N", help="how often (default: 2000)")
+    merge = verbs.add_parser(
+        "merge", help="add what other machines' stores hold to this one; any order, any repetition"
+    )
+    merge.add_argument("stores", nargs="+", metavar="FILE", help="stores; they are only read")
+    merge.add_argument("--into", metavar="FILE", help="the store they are added to, new or not (default: --store)")
     verbs.add_parser("doctor", help="what this machine can measure, and what is missing")
     reference = verbs.add_parser("reference", help="the reference models")
     actions = reference.add_subparsers(dest="action", required=True, metavar="ACTION")

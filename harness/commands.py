@@ -280,6 +280,7 @@ VERBS: dict[str, Callable[[Args], int]] = {
     "board": board,
     "export": export,
     "import": import_,
+    "merge": _elsewhere("sharing", "merge"),
     "calibrate": calibrate,
     "doctor": doctor,
     "reference": reference,
