@@ -25,7 +25,9 @@ def parser() -> argparse.ArgumentParser:
     _reading_verbs(verbs)
     _working_verbs(verbs)
     for verb in verbs.choices.values():
-        verb.add_argument("--store", metavar="FILE", help="the DuckDB file (default: $WEIGHIN_STORE or weighin.duckdb)")
+        verb.add_argument(
+            "--store", metavar="FILE", help="DuckDB file or quack:HOST:PORT (default: $WEIGHIN_STORE or weighin.duckdb)"
+        )
     return top
 
 
@@ -114,6 +116,9 @@ def _working_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     merge.add_argument("stores", nargs="+", metavar="FILE", help="stores; they are only read")
     merge.add_argument("--into", metavar="FILE", help="the store they are added to, new or not (default: --store)")
+    serve = verbs.add_parser("serve", help="hold the store for many writers; they use --store quack:HOST:PORT")
+    serve.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine alone)")
+    serve.add_argument("--port", type=int, default=9494)
     verbs.add_parser("doctor", help="what this machine can measure, and what is missing")
     reference = verbs.add_parser("reference", help="the reference models")
     actions = reference.add_subparsers(dest="action", required=True, metavar="ACTION")

@@ -223,7 +223,7 @@ def board(args: Args) -> int:
         "theme.dark.primaryColor": "#1f83c9",
     }
     command = [sys.executable, "-m", "streamlit", "run", str(app), *(f"--{k}={v}" for k, v in options.items())]
-    store = str(Path(args.store).absolute())
+    store = str(Store(args.store).path)
     os.execve(sys.executable, command, {**os.environ, "WEIGHIN_STORE": store})  # a signal to us is a signal to it
 
 
@@ -281,6 +281,7 @@ VERBS: dict[str, Callable[[Args], int]] = {
     "export": export,
     "import": import_,
     "merge": _elsewhere("sharing", "merge"),
+    "serve": _elsewhere("sharing", "serve"),
     "calibrate": calibrate,
     "doctor": doctor,
     "reference": reference,

@@ -6,7 +6,6 @@ it is, `st.text`, data frames, options and chart data; what `st.markdown` and it
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -14,12 +13,14 @@ import streamlit as st
 from weighin.leaderboard import charts, frames, fronts, history, tables
 from weighin.leaderboard.frames import Board, Measure, Row, open_store
 from weighin.leaderboard.words import label_width, text_table
+from weighin.results.address import Place, place
 from weighin.results.errors import WeighinError
 from weighin.results.front import Front, front
 from weighin.results.gate import Verdict, exit_code
 from weighin.results.history import Series
 from weighin.results.history import history as read_history
 from weighin.results.instruments import of_run, tries
+from weighin.results.opening import stamp
 from weighin.results.rates import in_words as gate_errors
 
 # Streamlit would print a bare string of this file on the page, so what constants mean is said in comments here.
@@ -46,7 +47,7 @@ def main() -> None:
     """Draw the page once."""
     st.set_page_config(page_title="Weighin", page_icon="⚖️", layout="wide")
     st.title("Weighin")
-    path = Path(os.environ.get("WEIGHIN_STORE", "weighin.duckdb")).expanduser().absolute()
+    path = place(os.environ.get("WEIGHIN_STORE", "weighin.duckdb"))
     seen = stamp(path)
     try:
         board = _choose_run(path, seen)
@@ -64,19 +65,7 @@ def main() -> None:
     st.fragment(_watch, run_every=POLL)(path, seen)
 
 
-def stamp(path: Path) -> Stamp:
-    """Time and size of the store and of its write-ahead log; of a file that is not there, nothing."""
-    found: list[int] = []
-    for name in (path, path.with_name(path.name + ".wal")):
-        try:
-            state = name.stat()
-        except OSError:
-            continue
-        found += [state.st_mtime_ns, state.st_size]
-    return tuple(found)
-
-
-def _watch(path: Path, seen: Stamp) -> None:
+def _watch(path: Place, seen: Stamp) -> None:
     """Draw the page anew once the store has changed, so that it follows a run in flight."""
     if stamp(path) != seen:
         st.rerun()
@@ -96,28 +85,28 @@ def _explain(error: WeighinError) -> None:
 # -- answers, each kept until the store changes ---------------------------------------------------------------------
 
 
-def _runs(path: Path, seen: Stamp) -> list[Row]:
+def _runs(path: Place, seen: Stamp) -> list[Row]:
     return frames.runs(open_store(path))
 
 
-def _read(path: Path, seen: Stamp, run: Row) -> Board:
+def _read(path: Place, seen: Stamp, run: Row) -> Board:
     return frames.read_board(open_store(path), run)
 
 
-def _placed(path: Path, seen: Stamp, axes: tuple[str, str], run: str) -> Front:
+def _placed(path: Place, seen: Stamp, axes: tuple[str, str], run: str) -> Front:
     return front(open_store(path), axes, run)
 
 
-def _judged(path: Path, seen: Stamp, run: Row) -> list[Verdict]:
+def _judged(path: Place, seen: Stamp, run: Row) -> list[Verdict]:
     return frames.verdicts(open_store(path), run)
 
 
-def _tried(path: Path, seen: Stamp, run: str) -> tuple[list[Row], list[Row], str]:
+def _tried(path: Place, seen: Stamp, run: str) -> tuple[list[Row], list[Row], str]:
     store = open_store(path)
     return of_run(store, run), tries(store, run), gate_errors(store, run)
 
 
-def _nights(path: Path, seen: Stamp, metric: str, run: str) -> list[Series]:
+def _nights(path: Place, seen: Stamp, metric: str, run: str) -> list[Series]:
     try:
         return read_history(open_store(path), metric, run=run)
     except WeighinError:  # every run of this spec took it from another's
@@ -135,7 +124,7 @@ read_instruments, read_nights = kept(_tried), kept(_nights)
 # -- the parts of the page, top to bottom -----------------------------------------------------------------------------
 
 
-def _choose_run(path: Path, seen: Stamp) -> Board:
+def _choose_run(path: Place, seen: Stamp) -> Board:
     known = {run["run_id"]: run for run in read_runs(path, seen)}
     chosen = st.selectbox("Run", list(known), format_func=lambda key: frames.run_title(known[key]))
     board: Board = read_board(path, seen, known[chosen])
@@ -182,7 +171,7 @@ def _absences(board: Board) -> None:
     text_table(found)
 
 
-def _pareto(path: Path, seen: Stamp, board: Board) -> None:
+def _pareto(path: Place, seen: Stamp, board: Board) -> None:
     st.subheader("Pareto front", divider="gray")
     known, cost, quality = frames.axes(board)
     if cost is None or quality is None:
@@ -215,7 +204,7 @@ def _logarithmic(place: Any, found: fronts.Front, axis: str) -> bool:
     return bool(place.toggle("Logarithmic", fronts.wide(found.drawn, axis), key=key, disabled=not can)) and can
 
 
-def _judgement(path: Path, seen: Stamp, run: Row) -> list[Verdict] | WeighinError:
+def _judgement(path: Place, seen: Stamp, run: Row) -> list[Verdict] | WeighinError:
     """The verdicts on the run, or why its rules could not be applied, which leaves the rest of the page standing."""
     try:
         return list(read_verdicts(path, seen, run))
@@ -253,7 +242,7 @@ def _verdict(verdict: Verdict) -> None:
     right.text(f"{told}\n{frames.short(verdict.why, 500)}")
 
 
-def _instruments(path: Path, seen: Stamp, run: Row) -> None:
+def _instruments(path: Place, seen: Stamp, run: Row) -> None:
     """Whether the suites of the run have recovered planted truth on its machine, and each try."""
     st.subheader("Instruments", divider="gray")
     suites, found, errors = read_instruments(path, seen, run["run_id"])
@@ -266,7 +255,7 @@ def _instruments(path: Path, seen: Stamp, run: Row) -> None:
         st.caption("`weighin calibrate` tries every instrument on planted truth.")
 
 
-def _history(path: Path, seen: Stamp, board: Board) -> None:
+def _history(path: Place, seen: Stamp, board: Board) -> None:
     """A metric over the runs of this spec on this class of machine."""
     known = frames.measures(board)
     with st.expander("History, night by night"):

@@ -182,6 +182,16 @@ def reading(path: Path, patience: float) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @contextmanager
+def held(path: Path, patience: float) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection that keeps the file for itself as long as the block lasts; no transaction is open."""
+    con = _patiently(path, read_only=False, patience=patience)
+    try:
+        yield con
+    finally:
+        con.close()
+
+
+@contextmanager
 def current(path: Path, patience: float) -> Iterator[bool]:
     """Whether a store has this release's schema and views, which is held for reading and left as it is meanwhile.
 

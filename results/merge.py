@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from weighin.results.address import Address, place
 from weighin.results.database import current, writing
 from weighin.results.errors import StoreError
 
@@ -69,8 +70,8 @@ def merge(sources: Sequence[Path | str], into: Path | str, *, patience: float = 
     date in a copy. Raises `StoreError` for a source that is missing, no store or of a newer release, and where one
     evaluation has two contents.
     """
-    target = Path(into).expanduser().resolve()
-    paths = list(dict.fromkeys(Path(path).expanduser().resolve() for path in sources))
+    target, *given = [_file(name) for name in (into, *sources)]
+    paths = list(dict.fromkeys(given))
     with TemporaryDirectory(prefix="weighin-merge-") as folder:
         ready = [_ready(path, Path(folder) / f"older-{n}", patience) for n, path in enumerate(paths) if path != target]
         while len(ready) > AT_ONCE:
@@ -80,6 +81,13 @@ def merge(sources: Sequence[Path | str], into: Path | str, *, patience: float = 
                 _join(group, path, patience)
             ready = joined
         return _join(ready, target, patience)
+
+
+def _file(name: Path | str) -> Path:
+    found = place(name)
+    if isinstance(found, Address):
+        raise StoreError(f"{found}: is a server; merge works on files: stop it, merge, start it again")
+    return found.resolve()
 
 
 def _ready(path: Path, copy: Path, patience: float) -> Path:
