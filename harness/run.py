@@ -5,14 +5,17 @@ else; the next run goes on from there. A stage or suite that fails marks its own
 """
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from weighin.harness import checkpoints, jobs, keys, machine, registry, worker
+from weighin.harness import checkpoints, jobs, keys, machine, making, registry, rooms, worker
 from weighin.harness.chain import Link
+from weighin.harness.engine import Engine, Lost, Runner, Task, Wants
+from weighin.harness.engine_local import Local
 from weighin.harness.model import Loading
 from weighin.harness.plan import Cell, Plan
 from weighin.harness.plugin import Checkpoint
@@ -21,12 +24,11 @@ from weighin.results.rows import EvaluationRow, IdentityRow, RunRow, VariantRow
 from weighin.results.store import Store
 
 
-def weigh(plan: Plan, store: Store, display: Display) -> tuple[str, bool]:
+def weigh(plan: Plan, store: Store, display: Display, engine: Engine | None = None) -> tuple[str, bool]:
     """Carry out a plan. Returns the run's id and whether everything that was tried went well."""
-    run = Run(plan, store, display)
+    run = Run(plan, store, display, engine)
     run.begin()
-    for label in plan.chains:
-        run.variant(label)
+    run.engine.each([task for label in plan.chains for task in run.tasks(label)])
     return run.run_id, run.end()
 
 
@@ -40,7 +42,8 @@ def job_names(plan: Plan) -> list[str]:
 class Run:
     """One call of `weighin run`: its id, what failed so far, and where its logs go."""
 
-    def __init__(self, plan: Plan, store: Store, display: Display) -> None:
+    def __init__(self, plan: Plan, store: Store, display: Display, engine: Engine | None = None) -> None:
+        self.engine = engine or Local()
         self.plan = plan
         self.store = store
         self.display = display
@@ -80,47 +83,59 @@ class Run:
 
     def variant(self, label: str) -> None:
         """Make what a variant still lacks, then weigh it."""
+        for task in self.tasks(label):
+            task.act()
+
+    def tasks(self, label: str) -> list[Task]:
+        """The steps that a variant takes: make what it lacks, establish what it is, weigh it.
+
+        A name that comes again, as that of a checkpoint which several variants stand on, is the same step.
+        """
         ours = {link.key for link in self.plan.chains[label]}
-        for link in self.plan.to_make():
-            if link.key in ours and link.key not in self.broken:
-                self._make(link)
+        makes = [link for link in self.plan.to_make() if link.key in ours]
+        ready = f"what {label} is"
+        steps = [Task(link.key, partial(self._make, link), link.needed) for link in makes]
+        steps.append(Task(ready, partial(self._establish, label), tuple(link.key for link in makes)))
+        for cell in self.plan.cells:
+            if cell.label == label:
+                first = next(c for c in self.plan.cells if c.evaluation_key == cell.evaluation_key)
+                after = (ready,) if first is cell else (ready, f"{first.label} {first.suite}")
+                steps.append(Task(f"{label} {cell.suite}", partial(self._cell, cell), after))
+        return steps
+
+    def _establish(self, label: str) -> None:
+        """Keep what is known of a variant's checkpoints, and look at the last where nobody has on this machine."""
         for link in self.plan.chains[label]:
             if link.made:
                 self._remember(link)
         key = self.plan.variant(label)
         if key in self.plan.unidentified and key not in self.broken:
             self._identify(label, key)
-        for cell in self.plan.cells:
-            if cell.label == label:
-                self._cell(cell)
 
     # -- checkpoints --------------------------------------------------------------------------------------------
 
     def _make(self, link: Link) -> None:
-        needed = (link.parent, *(key for several in link.others.values() for key in several))
-        for key in needed:
+        if link.key in self.broken or link.made:  # another label's chain has come to it before
+            return
+        for key in link.needed:
             if key in self.broken:
                 self.broken[link.key] = self.broken[key]
                 return
-        stage, parent = link.step.stage, self._checkpoint(link.parent)
         self.display.start(f"make {link.step.where}")
-        with checkpoints.building(link.key) as folder:
-            log = self._log(f"make-{keys.short(link.key)[:12]}-{stage}")
-            others = {name: [self._checkpoint(key) for key in several] for name, several in link.others.items()}
-            arguments = {"stage": stage, "params": link.step.params, "parent": parent, "out": folder, "others": others}
-            outcome = self._run(worker.Job(jobs.make, arguments, log))
-            if outcome.status == "ok":
-                found = self._look(Checkpoint(folder, link.key), link.parent, link.root, log)
-                reason = found.reason or _unchanged(stage, found.value)
-            else:
-                found, reason = outcome, outcome.reason
-            if reason:
-                self._fail(link, f"stage {stage} failed: {reason}", outcome.seconds, log)
-                return
-            made = _made(link, outcome, {"machine": self.here, **found.value}) | outcome.value
-            checkpoints.publish(folder, link.key, made)
+        log = self._log(f"make-{keys.short(link.key)[:12]}-{link.step.stage}")
+        others = {name: [self._checkpoint(key) for key in several] for name, several in link.others.items()}
+        parent, relatives = self._checkpoint(link.parent), self._relatives(link.parent, link.root)
+        order = making.Order(link, parent, others, relatives, self.loading, self.here, log)
+        built = self._do(
+            making.Build(order), rooms.of_stage([parent, *(c for several in others.values() for c in several)])
+        )
+        if isinstance(built, worker.Outcome):
+            built = making.Built(built.seconds, built.reason)
+        if built.reason:
+            self._fail(link, f"stage {link.step.stage} failed: {built.reason}", built.seconds, log)
+            return
         self._remember(link)
-        self.display.finish(stage, "ok", outcome.seconds + found.seconds, _summary(found.value))
+        self.display.finish(link.step.stage, "ok", built.seconds, _summary(built.identity or {}))
 
     def _fail(self, link: Link, reason: str, seconds: float, log: Path) -> None:
         self.ok = False
@@ -129,7 +144,7 @@ class Run:
 
     def _remember(self, link: Link) -> None:
         """Keep a checkpoint that is on disk in the store too: its making, and its identity where it was made here."""
-        made = checkpoints.manifest(Checkpoint(checkpoints.place(link.key), link.key))
+        made = checkpoints.known(link.key)
         self.store.add_variant(
             VariantRow(
                 link.key, link.parent, link.root, link.step.stage, link.step.params, link.depth,
@@ -160,14 +175,13 @@ class Run:
 
     def _look(self, checkpoint: Checkpoint, parent: str | None, root: str, log: Path) -> worker.Outcome:
         relatives = self._relatives(parent, root)
-        return self._run(
-            worker.Job(jobs.identify, {"checkpoint": checkpoint, "relatives": relatives, "loading": self.loading}, log)
-        )
+        arguments = {"checkpoint": checkpoint, "relatives": relatives, "loading": self.loading}
+        return self._run(worker.Job(jobs.identify, arguments, log), rooms.of_cell(checkpoint))
 
     def _checkpoint(self, key: str) -> Checkpoint:
         if key == self.plan.base.key:
             return self.plan.base
-        return self.plan.elsewhere.get(key) or Checkpoint(checkpoints.place(key), key)
+        return self.plan.elsewhere.get(key) or checkpoints.present(Checkpoint(checkpoints.place(key), key))
 
     def _relatives(self, parent: str | None, root: str) -> dict[str, Checkpoint]:
         """Those ancestors that are on disk; a base has none."""
@@ -203,15 +217,15 @@ class Run:
 
     def _measured(self, cell: Cell, log: Path) -> worker.Outcome:
         self.display.start(f"{cell.label} · {cell.suite}")
-        chain = self.plan.chains[cell.label]
+        chain, checkpoint = self.plan.chains[cell.label], self._checkpoint(cell.variant)
         arguments = {
             "suite": cell.suite,
             "params": cell.params,
-            "checkpoint": self._checkpoint(cell.variant),
+            "checkpoint": checkpoint,
             "relatives": self._relatives(*(chain[-1].parent, chain[-1].root) if chain else (None, "")),
             "loading": self.loading,
         }
-        return self._run(worker.Job(jobs.measure, arguments, log))
+        return self._run(worker.Job(jobs.measure, arguments, log), rooms.of_cell(checkpoint, cell.suite))
 
     def _evaluation(self, cell: Cell, outcome: worker.Outcome, began: datetime) -> EvaluationRow:
         return EvaluationRow(
@@ -230,34 +244,24 @@ class Run:
             self.fresh[cell.evaluation_key] = evaluation.evaluation_id
         self.display.finish(cell.suite, outcome.status, outcome.seconds, outcome.reason or "")
 
-    def _run(self, job: worker.Job) -> worker.Outcome:
-        return worker.run(job, self.display.progress)
+    def _run(self, job: worker.Job, wants: Wants) -> worker.Outcome:
+        outcome = self._do(making.Run(job), wants)
+        assert isinstance(outcome, worker.Outcome)
+        return outcome
+
+    def _do(self, work: Callable[[Runner], Any], wants: Wants) -> Any:
+        """What the engine says of a piece of work; a failure where the machines were lost that tried it."""
+        what = self.display.what
+        try:
+            return self.engine.do(work, wants, self.display.progress)
+        except Lost as lost:
+            return worker.Outcome("failed", reason=str(lost))
+        finally:
+            self.display.what = what  # others may have spoken meanwhile
 
     def _log(self, name: str) -> Path:
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
         return checkpoints.home() / "logs" / self.run_id / f"{safe}.log"
-
-
-def _unchanged(stage: str, identity: Mapping[str, Any]) -> str | None:
-    """The fault of a stage that should have changed the weights and did not."""
-    if identity["distance"] == 0.0 and registry.stage(stage).changes == "weights":
-        return "its weights equal its parent's: the stage changed nothing"
-    return None
-
-
-def _made(link: Link, outcome: worker.Outcome, identity: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "parent": link.parent,
-        "root": link.root,
-        "depth": link.depth,
-        "stage": link.step.stage,
-        "params": dict(link.step.params),
-        "packages": keys.versions(registry.stage(link.step.stage).needs),
-        "made_at": datetime.now(UTC).isoformat(),
-        "seconds": outcome.seconds,
-        "peak_bytes": outcome.peak_bytes,
-        "identity": dict(identity),
-    }
 
 
 def _summary(identity: Mapping[str, Any]) -> str:
