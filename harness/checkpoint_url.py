@@ -116,7 +116,7 @@ def _relocated(folder: Path) -> list[str]:
 
 def _system(where: str) -> tuple[Any, str]:
     try:
-        from fsspec.core import url_to_fs  # type: ignore[import-untyped]
+        from fsspec.core import url_to_fs
 
         system, root = url_to_fs(where)
     except ImportError as error:

@@ -99,6 +99,11 @@ def _working_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
     run = verbs.add_parser("run", help="make what is missing, measure what is not held, show the scores")
     run.add_argument("spec", nargs="?", default="default", metavar="SPEC", help="a YAML file or a packaged spec")
     run.add_argument("--again", action="append", default=[], metavar="SUITE", help="measure SUITE anew although held")
+    run.add_argument("--engine", choices=["local", "ray"], default="local", help="who does the work (default: local)")
+    run.add_argument(
+        "--address", metavar="HOST:PORT", help="of a Ray cluster (default: one of its own, on this machine)"
+    )
+    run.add_argument("--checkpoints", metavar="URL", help="where machines share them (default: $WEIGHIN_CHECKPOINTS)")
     _gate_verb(verbs)
     nightly = verbs.add_parser("nightly", help="run, gate against the last green run, watch every series, report")
     nightly.add_argument("spec", metavar="SPEC", help="a YAML file or a packaged spec")

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,6 +15,9 @@ from weighin.harness.catalogue import allowed
 from weighin.harness.spec import Spec, packaged, read_spec
 from weighin.results.errors import WeighinError
 from weighin.results.store import Store
+
+if TYPE_CHECKING:
+    from weighin.harness.engine import Engine
 
 Args = argparse.Namespace
 
@@ -138,10 +142,13 @@ def run(args: Args) -> int:
     for suite in args.again:
         if suite not in spec.suites:
             raise WeighinError(f"--again: no suite {suite!r} in this spec. {registry.suggest(suite, spec.suites)}")
+    if args.checkpoints:
+        os.environ["WEIGHIN_CHECKPOINTS"] = args.checkpoints  # of the workers, too
+    engine = _engine(args)
     each, place = looks(spec), 0
     while True:
         at, place = each[place], place + 1
-        run_id, ok = _weigh(console, store, at, args.again)
+        run_id, ok = _weigh(console, store, at, args.again, engine)
         found = judged(store, at, at.gate, (run_id, None)) if at.gate else []
         gating = [verdict.outcome for verdict in found if verdict.rule.role == "gate"]
         if place == len(each) or not ok or decided(gating):
@@ -159,7 +166,21 @@ def run(args: Args) -> int:
     return 0 if ok else 4
 
 
-def _weigh(console: Console, store: Store, spec: Spec, again: list[str]) -> tuple[str, bool]:
+def _engine(args: Args) -> "Engine":
+    if args.engine == "local":
+        if args.address:
+            raise WeighinError("--address: is of a Ray cluster; add --engine ray")
+        from weighin.harness.engine_local import Local
+
+        return Local()
+    if registry.missing(["ray"]):
+        raise WeighinError("--engine ray needs ray: pip install 'weighin[ray]'")
+    from weighin.harness.engine_ray import Ray
+
+    return Ray(args.address)
+
+
+def _weigh(console: Console, store: Store, spec: Spec, again: list[str], engine: "Engine") -> tuple[str, bool]:
     """One run of a spec: its id, and whether all went well."""
     from weighin.harness import worker
     from weighin.harness.plan import make_plan
@@ -172,7 +193,7 @@ def _weigh(console: Console, store: Store, spec: Spec, again: list[str]) -> tupl
     if jobs:
         worker.warm_up(found.needs())
     with Display(console, jobs, store.costs()) as display:
-        return weigh(found, store, display)
+        return weigh(found, store, display, engine)
 
 
 def _elsewhere(module: str, name: str) -> Callable[[Args], int]:

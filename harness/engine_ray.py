@@ -13,6 +13,7 @@ from typing import Any
 
 from weighin.harness import machine, worker
 from weighin.harness.engine import Lost, Runner, Task, Wants
+from weighin.results.address import Address
 from weighin.results.errors import WeighinError
 
 ATTEMPTS = 3
@@ -119,8 +120,10 @@ class Ray:
 
         started = not ray.is_initialized()
         if started:
-            quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
+            quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
             if self.address:
+                if Address(self.address.rpartition(":")[0]).loopback:  # else Ray asks for it at the network's address
+                    quiet["_node_ip_address"] = "127.0.0.1"
                 try:
                     ray.init(address=self.address, **quiet)
                 except (ConnectionError, ValueError, RuntimeError) as error:
