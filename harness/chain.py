@@ -25,9 +25,14 @@ class Link:
     """Keys of the checkpoints that its parameters name."""
 
     @property
+    def needed(self) -> tuple[str, ...]:
+        """Keys of the checkpoints that it is made from: its parent's and its others'."""
+        return (self.parent, *(key for several in self.others.values() for key in several))
+
+    @property
     def made(self) -> bool:
-        """Whether its checkpoint is on disk."""
-        return checkpoints.find(self.key) is not None
+        """Whether its checkpoint is on disk, or where machines share theirs."""
+        return bool(checkpoints.known(self.key))
 
 
 @dataclass(frozen=True)

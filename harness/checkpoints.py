@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from weighin.harness import checkpoint_url
 from weighin.harness.outline import ADAPTER, SERVING
 from weighin.harness.plugin import Checkpoint
 from weighin.results.errors import WeighinError
@@ -32,6 +33,33 @@ def find(key: str) -> Checkpoint | None:
     """The finished checkpoint with this key; None when it has not been made (or has been deleted)."""
     folder = place(key)
     return Checkpoint(folder, key) if (folder / MANIFEST).is_file() else None
+
+
+def known(key: str) -> dict[str, Any]:
+    """How a checkpoint was made, whether it is on this machine or at the URL that machines share; empty where it is
+    neither here nor there.
+    """
+    return manifest(Checkpoint(place(key), key)) or checkpoint_url.manifest(key) or {}
+
+
+def present(checkpoint: Checkpoint) -> Checkpoint:
+    """A checkpoint on this machine: where it says, in this machine's own home, or fetched from the shared URL.
+
+    One that is nowhere comes back as it was: whoever reads it says so. Raises WeighinError for one that was altered.
+    """
+    if (checkpoint.path / MANIFEST).is_file() or (
+        checkpoint.path.is_dir() and checkpoint.path != place(checkpoint.key)
+    ):
+        return checkpoint
+    found = find(checkpoint.key)
+    if found is None and checkpoint_url.url() is not None:
+        with building(checkpoint.key) as folder:
+            others = checkpoint_url.fetch(checkpoint.key, folder)
+            if others is not None:
+                found = _appear(folder, checkpoint.key)
+                for key in others:
+                    present(Checkpoint(place(key), key))
+    return found or checkpoint
 
 
 def manifest(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -59,6 +87,12 @@ def publish(folder: Path, key: str, made: Mapping[str, Any]) -> Checkpoint:
     """Write the manifest last, flush, and rename: from here on the checkpoint exists and never changes."""
     path = folder / MANIFEST
     path.write_text(json.dumps({"key": key, **made}, indent=1, sort_keys=True), encoding="utf-8")
+    found = _appear(folder, key)
+    checkpoint_url.push(found.path, key)
+    return found
+
+
+def _appear(folder: Path, key: str) -> Checkpoint:
     for file in folder.rglob("*"):
         if file.is_file():
             _flush(file)

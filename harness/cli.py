@@ -25,7 +25,9 @@ def parser() -> argparse.ArgumentParser:
     _reading_verbs(verbs)
     _working_verbs(verbs)
     for verb in verbs.choices.values():
-        verb.add_argument("--store", metavar="FILE", help="the DuckDB file (default: $WEIGHIN_STORE or weighin.duckdb)")
+        verb.add_argument(
+            "--store", metavar="FILE", help="DuckDB file or quack:HOST:PORT (default: $WEIGHIN_STORE or weighin.duckdb)"
+        )
     return top
 
 
@@ -106,6 +108,7 @@ def _working_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
         choices=["exact", "fast", "plain"],
         help="how texts are scored: exact (default) and fast compute common beginnings once, plain does not",
     )
+    run.add_argument("--checkpoints", metavar="URL", help="where machines share them (default: $WEIGHIN_CHECKPOINTS)")
     _gate_verb(verbs)
     nightly = verbs.add_parser("nightly", help="run, gate against the last green run, watch every series, report")
     nightly.add_argument("spec", metavar="SPEC", help="a YAML file or a packaged spec")
@@ -118,6 +121,14 @@ def _working_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
     calibrate.add_argument("--fast", action="store_true", help="leave out what takes minutes")
     calibrate.add_argument("--run", metavar="RUN", help="whose rules `gate` replays (default: the latest)")
     calibrate.add_argument("--replays", type=int, default=2000, metavar="N", help="how often (default: 2000)")
+    merge = verbs.add_parser(
+        "merge", help="add what other machines' stores hold to this one; any order, any repetition"
+    )
+    merge.add_argument("stores", nargs="+", metavar="FILE", help="stores; they are only read")
+    merge.add_argument("--into", metavar="FILE", help="the store they are added to, new or not (default: --store)")
+    serve = verbs.add_parser("serve", help="hold the store for many writers; they use --store quack:HOST:PORT")
+    serve.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine alone)")
+    serve.add_argument("--port", type=int, default=9494)
     verbs.add_parser("doctor", help="what this machine can measure, and what is missing")
     reference = verbs.add_parser("reference", help="the reference models")
     actions = reference.add_subparsers(dest="action", required=True, metavar="ACTION")

@@ -3,7 +3,6 @@
 import argparse
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from rich.markup import escape
 
 from weighin.harness import lineage, registry, report
 from weighin.harness.catalogue import allowed
-from weighin.harness.spec import Spec, packaged, read_spec
+from weighin.harness.spec import packaged, read_spec
 from weighin.results.errors import WeighinError
 from weighin.results.store import Store
 
@@ -129,56 +128,6 @@ def plan(args: Args) -> int:
     return 0
 
 
-def run(args: Args) -> int:
-    """Make, measure, keep, show. 0 when all went well, 4 when a stage or a suite failed."""
-    from weighin.harness.gating import judged
-    from weighin.harness.looks import looks
-    from weighin.results.sequential import decided
-
-    console, store, spec = Console(), Store(args.store), read_spec(args.spec)
-    if args.scorer:
-        spec = replace(spec, scorer=args.scorer, source={**spec.source, "scorer": args.scorer})
-    for suite in args.again:
-        if suite not in spec.suites:
-            raise WeighinError(f"--again: no suite {suite!r} in this spec. {registry.suggest(suite, spec.suites)}")
-    each, place = looks(spec), 0
-    while True:
-        at, place = each[place], place + 1
-        run_id, ok = _weigh(console, store, at, args)
-        found = judged(store, at, at.gate, (run_id, None)) if at.gate else []
-        gating = [verdict.outcome for verdict in found if verdict.rule.role == "gate"]
-        if place == len(each) or not ok or decided(gating):
-            break
-        console.print(f"Look {place} of {len(each)}, {at.looks[place - 1]} items: not decided, so more are asked.")
-    report.scores(console, store, run_id)
-    report.fronts(console, store, run_id)
-    if found:
-        console.print("\n[bold]gate[/]" + (f" at look {place} of {len(each)}" if len(each) > 1 else ""))
-        report.verdicts(console, found)
-    failed = "" if ok else "  Some cells failed; their rows say why, `weighin run` tries them again."
-    console.print(
-        f"\nRun {run_id} is in {escape(str(store.path))}.{failed}\nOpen the page with: weighin board", highlight=False
-    )
-    return 0 if ok else 4
-
-
-def _weigh(console: Console, store: Store, spec: Spec, args: Args) -> tuple[str, bool]:
-    """One run of a spec: its id, and whether all went well."""
-    from weighin.harness import builds, worker
-    from weighin.harness.plan import make_plan
-    from weighin.harness.progress import Display
-    from weighin.harness.run import job_names, weigh
-
-    found = make_plan(spec, store, again=args.again)
-    assert found is not None, "a plan that may download always has its base"
-    further = builds.plans(found, store, args.replicates)
-    jobs = [name for each in (found, *further) for name in job_names(each)]
-    if jobs:
-        worker.warm_up(found.needs())
-    with Display(console, jobs, store.costs()) as display:
-        return weigh(found, store, display, further)
-
-
 def _elsewhere(module: str, name: str) -> Callable[[Args], int]:
     """A verb that another module holds, imported when it is called."""
 
@@ -232,7 +181,7 @@ def board(args: Args) -> int:
         "theme.dark.primaryColor": "#1f83c9",
     }
     command = [sys.executable, "-m", "streamlit", "run", str(app), *(f"--{k}={v}" for k, v in options.items())]
-    store = str(Path(args.store).absolute())
+    store = str(Store(args.store).path)
     os.execve(sys.executable, command, {**os.environ, "WEIGHIN_STORE": store})  # a signal to us is a signal to it
 
 
@@ -288,7 +237,7 @@ VERBS: dict[str, Callable[[Args], int]] = {
     "list": listing,
     "show": show,
     "plan": plan,
-    "run": run,
+    "run": _elsewhere("running", "run"),
     "gate": _elsewhere("gating", "gate"),
     "compare": _elsewhere("gating", "compare"),
     "front": _elsewhere("fronts", "front"),
@@ -297,6 +246,8 @@ VERBS: dict[str, Callable[[Args], int]] = {
     "board": board,
     "export": export,
     "import": import_,
+    "merge": _elsewhere("sharing", "merge"),
+    "serve": _elsewhere("sharing", "serve"),
     "calibrate": calibrate,
     "doctor": doctor,
     "reference": reference,

@@ -26,6 +26,7 @@ from weighin.harness import checkpoints, report
 from weighin.harness.gating import keep_waivers
 from weighin.harness.spec import Spec, read_spec
 from weighin.results import ledger
+from weighin.results.address import Address, Place
 from weighin.results.errors import WeighinError
 from weighin.results.fingerprint import classmates
 from weighin.results.night import Night, judge_night
@@ -74,9 +75,16 @@ class Deadline:
 
 
 @contextmanager
-def alone(store: Path, what: str) -> Iterator[None]:
-    """Hold the store's lock for nights. Raises Held, saying who has it; the lock of a killed process is free."""
-    place = store.with_name(store.name + ".nightly")
+def alone(store: Place, what: str) -> Iterator[None]:
+    """Hold the store's lock for nights. Raises Held, saying who has it; the lock of a killed process is free.
+
+    Of a store behind a server it is this machine's: other machines have nights of their own.
+    """
+    if isinstance(store, Address):
+        checkpoints.home().mkdir(parents=True, exist_ok=True)
+        place = checkpoints.home() / f"{store}.nightly"
+    else:
+        place = store.with_name(store.name + ".nightly")
     try:
         descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:

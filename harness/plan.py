@@ -54,7 +54,7 @@ class Plan:
             link = known.get(key)
             if link is None or link.key in links or link.made:
                 return
-            for other in (link.parent, *(k for several in link.others.values() for k in several)):
+            for other in link.needed:
                 want(other)
             links[link.key] = link
 

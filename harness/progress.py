@@ -51,7 +51,7 @@ class Display:
         self.console = console
         self.estimate = Estimate(list(jobs), dict(costs))
         self.total = len(self.estimate.pending)
-        self._what = ""
+        self.what = ""
         self._bar = ""
         self._began = time.monotonic()
         self._live: Live | None = None
@@ -68,7 +68,7 @@ class Display:
 
     def start(self, what: str) -> None:
         """A job begins."""
-        self._what, self._bar, self._began = what, "", time.monotonic()
+        self.what, self._bar, self._began = what, "", time.monotonic()
 
     def progress(self, what: str, done: int, total: int | None) -> None:
         """A library's own progress bar moved."""
@@ -86,11 +86,11 @@ class Display:
         said = f"  {escape(note)}" if note else ""
         mark = MARKS.get(status, status) if self.console.is_terminal else status
         self.console.print(
-            f"{escape(count)} {mark} {escape(self._what)}  {duration(seconds)}{said}{about}",
+            f"{escape(count)} {mark} {escape(self.what)}  {duration(seconds)}{said}{about}",
             highlight=False,
             soft_wrap=True,
         )
-        self._what = self._bar = ""
+        self.what = self._bar = ""
 
     def _line(self) -> Table:
         left = self.estimate.seconds()
@@ -99,7 +99,7 @@ class Display:
         grid = Table.grid(padding=(0, 2))
         grid.add_row(
             f"[bold]{self.estimate.done}/{self.total}[/]",
-            escape(self._what),
+            escape(self.what),
             f"[dim]{escape(self._bar)}[/]",
             f"[dim]{about}[/]",
         )

@@ -5,14 +5,17 @@ else; the next run goes on from there. A stage or suite that fails marks its own
 """
 
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from weighin.harness import checkpoints, jobs, keys, machine, registry, worker
+from weighin.harness import checkpoints, jobs, keys, machine, making, registry, rooms, worker
 from weighin.harness.chain import Link
+from weighin.harness.engine import Engine, Lost, Runner, Task, Wants
+from weighin.harness.engine_local import Local
 from weighin.harness.model import Loading
 from weighin.harness.plan import Cell, Plan
 from weighin.harness.plugin import Checkpoint
@@ -21,30 +24,18 @@ from weighin.results.rows import BuildRow, EvaluationRow, IdentityRow, RunRow, V
 from weighin.results.store import Store
 
 
-def weigh(plan: Plan, store: Store, display: Display, builds: Sequence[Plan] = ()) -> tuple[str, bool]:
+def weigh(
+    plan: Plan, store: Store, display: Display, builds: Sequence[Plan] = (), engine: Engine | None = None
+) -> tuple[str, bool]:
     """Carry out a plan, then its further builds. Returns the run's id and whether all that was tried went well."""
-    run = Run(plan, store, display)
+    run = Run(plan, store, display, engine)
     run.begin()
-    for label in plan.chains:
-        run.variant(label)
-    for number, build in enumerate(builds, 1):
-        again = Run(build, store, display)
-        again.run_id = run.run_id
-        for label in build.chains:
-            _build(again, label, number)
-        run.ok = run.ok and again.ok
+    runs = [run, *(Run(build, store, display, run.engine) for build in builds)]
+    for number, each in enumerate(runs):
+        each.run_id, each.build = run.run_id, number
+    run.engine.each([task for each in runs for label in each.plan.chains for task in each.tasks(label)])
+    run.ok = all(each.ok for each in runs)
     return run.run_id, run.end()
-
-
-def _build(run: "Run", label: str, number: int) -> None:
-    """Make a further build of a variant and weigh it, unless the store holds its results."""
-    run.made(label)
-    key = run.plan.variant(label)
-    for cell in (cell for cell in run.plan.cells if cell.label == label):
-        evaluation, why = cell.held, run.broken.get(key)
-        if evaluation is None and why is None:
-            evaluation, why = run.beside(cell)
-        run.store.add_build(BuildRow(run.run_id, label, number, cell.suite, key, evaluation, why))
 
 
 def job_names(plan: Plan) -> list[str]:
@@ -57,7 +48,8 @@ def job_names(plan: Plan) -> list[str]:
 class Run:
     """One call of `weighin run`: its id, what failed so far, and where its logs go."""
 
-    def __init__(self, plan: Plan, store: Store, display: Display) -> None:
+    def __init__(self, plan: Plan, store: Store, display: Display, engine: Engine | None = None) -> None:
+        self.engine = engine or Local()
         self.plan = plan
         self.store = store
         self.display = display
@@ -69,6 +61,8 @@ class Run:
         self.fresh: dict[str, str] = {}
         """Evaluations made in this run, by their keys."""
         self.ok = True
+        self.build = 0
+        """Which build of the recipes this is; only the first one's cells are the run's grid."""
 
     def begin(self) -> None:
         """Keep the run, its labels and its grid before anything is done."""
@@ -97,17 +91,31 @@ class Run:
 
     def variant(self, label: str) -> None:
         """Make what a variant still lacks, then weigh it."""
-        self.made(label)
+        for task in self.tasks(label):
+            task.act()
+
+    def tasks(self, label: str) -> list[Task]:
+        """The steps that a variant takes: make what it lacks, establish what it is, weigh it.
+
+        A name that comes again, as that of a checkpoint which several variants stand on, is the same step.
+        """
+        ours = {link.key for link in self.plan.chains[label]}
+        makes = [link for link in self.plan.to_make() if link.key in ours]
+        ready, weighed = f"what {label} is, build {self.build}", self._cell if not self.build else self._another
+        steps = [Task(link.key, partial(self._make, link), link.needed) for link in makes]
+        steps.append(Task(ready, partial(self._establish, label), tuple(link.key for link in makes)))
         for cell in self.plan.cells:
             if cell.label == label:
-                self._cell(cell)
+                first = next(c for c in self.plan.cells if c.evaluation_key == cell.evaluation_key)
+                after = (ready,) if first is cell else (ready, self._named(first))
+                steps.append(Task(self._named(cell), partial(weighed, cell), after))
+        return steps
 
-    def made(self, label: str) -> None:
-        """Make what a variant still lacks, and establish what it is."""
-        ours = {link.key for link in self.plan.chains[label]}
-        for link in self.plan.to_make():
-            if link.key in ours and link.key not in self.broken:
-                self._make(link)
+    def _named(self, cell: Cell) -> str:
+        return f"{cell.label} {cell.suite}, build {self.build}"
+
+    def _establish(self, label: str) -> None:
+        """Keep what is known of a variant's checkpoints, and look at the last where nobody has on this machine."""
         for link in self.plan.chains[label]:
             if link.made:
                 self._remember(link)
@@ -118,30 +126,27 @@ class Run:
     # -- checkpoints --------------------------------------------------------------------------------------------
 
     def _make(self, link: Link) -> None:
-        needed = (link.parent, *(key for several in link.others.values() for key in several))
-        for key in needed:
+        if link.key in self.broken or link.made:  # another label's chain has come to it before
+            return
+        for key in link.needed:
             if key in self.broken:
                 self.broken[link.key] = self.broken[key]
                 return
-        stage, parent = link.step.stage, self._checkpoint(link.parent)
         self.display.start(f"make {link.step.where}")
-        with checkpoints.building(link.key) as folder:
-            log = self._log(f"make-{keys.short(link.key)[:12]}-{stage}")
-            others = {name: [self._checkpoint(key) for key in several] for name, several in link.others.items()}
-            arguments = {"stage": stage, "params": link.step.params, "parent": parent, "out": folder, "others": others}
-            outcome = self._run(worker.Job(jobs.make, arguments, log))
-            if outcome.status == "ok":
-                found = self._look(Checkpoint(folder, link.key), link.parent, link.root, log)
-                reason = found.reason or _unchanged(stage, found.value)
-            else:
-                found, reason = outcome, outcome.reason
-            if reason:
-                self._fail(link, f"stage {stage} failed: {reason}", outcome.seconds, log)
-                return
-            made = _made(link, outcome, {"machine": self.here, **found.value}) | outcome.value
-            checkpoints.publish(folder, link.key, made)
+        log = self._log(f"make-{keys.short(link.key)[:12]}-{link.step.stage}")
+        others = {name: [self._checkpoint(key) for key in several] for name, several in link.others.items()}
+        parent, relatives = self._checkpoint(link.parent), self._relatives(link.parent, link.root)
+        order = making.Order(link, parent, others, relatives, self.loading, self.here, log)
+        built = self._do(
+            making.Build(order), rooms.of_stage([parent, *(c for several in others.values() for c in several)])
+        )
+        if isinstance(built, worker.Outcome):
+            built = making.Built(built.seconds, built.reason)
+        if built.reason:
+            self._fail(link, f"stage {link.step.stage} failed: {built.reason}", built.seconds, log)
+            return
         self._remember(link)
-        self.display.finish(stage, "ok", outcome.seconds + found.seconds, _summary(found.value))
+        self.display.finish(link.step.stage, "ok", built.seconds, _summary(built.identity or {}))
 
     def _fail(self, link: Link, reason: str, seconds: float, log: Path) -> None:
         self.ok = False
@@ -150,7 +155,7 @@ class Run:
 
     def _remember(self, link: Link) -> None:
         """Keep a checkpoint that is on disk in the store too: its making, and its identity where it was made here."""
-        made = checkpoints.manifest(Checkpoint(checkpoints.place(link.key), link.key))
+        made = checkpoints.known(link.key)
         self.store.add_variant(
             VariantRow(
                 link.key, link.parent, link.root, link.step.stage, link.step.params, link.depth,
@@ -181,14 +186,13 @@ class Run:
 
     def _look(self, checkpoint: Checkpoint, parent: str | None, root: str, log: Path) -> worker.Outcome:
         relatives = self._relatives(parent, root)
-        return self._run(
-            worker.Job(jobs.identify, {"checkpoint": checkpoint, "relatives": relatives, "loading": self.loading}, log)
-        )
+        arguments = {"checkpoint": checkpoint, "relatives": relatives, "loading": self.loading}
+        return self._run(worker.Job(jobs.identify, arguments, log), rooms.of_cell(checkpoint))
 
     def _checkpoint(self, key: str) -> Checkpoint:
         if key == self.plan.base.key:
             return self.plan.base
-        return self.plan.elsewhere.get(key) or Checkpoint(checkpoints.place(key), key)
+        return self.plan.elsewhere.get(key) or checkpoints.present(Checkpoint(checkpoints.place(key), key))
 
     def _relatives(self, parent: str | None, root: str) -> dict[str, Checkpoint]:
         """Those ancestors that are on disk; a base has none."""
@@ -213,6 +217,16 @@ class Run:
         began = datetime.now(UTC)
         self._keep(cell, self._measured(cell, log), began)
 
+    def _another(self, cell: Cell) -> None:
+        """A further build under a suite, kept with the variant that it is a build of."""
+        evaluation, why = cell.held or self.fresh.get(cell.evaluation_key), self.broken.get(cell.variant)
+        if evaluation is None and why is None:
+            evaluation, why = self.beside(cell)
+            if why is None:
+                self.fresh[cell.evaluation_key] = evaluation
+        row = BuildRow(self.run_id, cell.label, self.build, cell.suite, cell.variant, evaluation, why)
+        self.store.add_build(row)
+
     def beside(self, cell: Cell) -> tuple[str, str | None]:
         """Measure a cell, kept beside the grid: the evaluation's id, and why it has no result."""
         began = datetime.now(UTC)
@@ -225,15 +239,15 @@ class Run:
 
     def _measured(self, cell: Cell, log: Path) -> worker.Outcome:
         self.display.start(f"{cell.label} · {cell.suite}")
-        chain = self.plan.chains[cell.label]
+        chain, checkpoint = self.plan.chains[cell.label], self._checkpoint(cell.variant)
         arguments = {
             "suite": cell.suite,
             "params": cell.params,
-            "checkpoint": self._checkpoint(cell.variant),
+            "checkpoint": checkpoint,
             "relatives": self._relatives(*(chain[-1].parent, chain[-1].root) if chain else (None, "")),
             "loading": self.loading,
         }
-        return self._run(worker.Job(jobs.measure, arguments, log))
+        return self._run(worker.Job(jobs.measure, arguments, log), rooms.of_cell(checkpoint, cell.suite))
 
     def _evaluation(self, cell: Cell, outcome: worker.Outcome, began: datetime) -> EvaluationRow:
         return EvaluationRow(
@@ -252,34 +266,24 @@ class Run:
             self.fresh[cell.evaluation_key] = evaluation.evaluation_id
         self.display.finish(cell.suite, outcome.status, outcome.seconds, outcome.reason or "")
 
-    def _run(self, job: worker.Job) -> worker.Outcome:
-        return worker.run(job, self.display.progress)
+    def _run(self, job: worker.Job, wants: Wants) -> worker.Outcome:
+        outcome = self._do(making.Run(job), wants)
+        assert isinstance(outcome, worker.Outcome)
+        return outcome
+
+    def _do(self, work: Callable[[Runner], Any], wants: Wants) -> Any:
+        """What the engine says of a piece of work; a failure where the machines were lost that tried it."""
+        what = self.display.what
+        try:
+            return self.engine.do(work, wants, self.display.progress)
+        except Lost as lost:
+            return worker.Outcome("failed", reason=str(lost))
+        finally:
+            self.display.what = what  # others may have spoken meanwhile
 
     def _log(self, name: str) -> Path:
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
         return checkpoints.home() / "logs" / self.run_id / f"{safe}.log"
-
-
-def _unchanged(stage: str, identity: Mapping[str, Any]) -> str | None:
-    """The fault of a stage that should have changed the weights and did not."""
-    if identity["distance"] == 0.0 and registry.stage(stage).changes == "weights":
-        return "its weights equal its parent's: the stage changed nothing"
-    return None
-
-
-def _made(link: Link, outcome: worker.Outcome, identity: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "parent": link.parent,
-        "root": link.root,
-        "depth": link.depth,
-        "stage": link.step.stage,
-        "params": dict(link.step.params),
-        "packages": keys.versions(registry.stage(link.step.stage).needs),
-        "made_at": datetime.now(UTC).isoformat(),
-        "seconds": outcome.seconds,
-        "peak_bytes": outcome.peak_bytes,
-        "identity": dict(identity),
-    }
 
 
 def _summary(identity: Mapping[str, Any]) -> str:

@@ -1,11 +1,11 @@
 """Answers of the store that several pages show, each kept until the store changes."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from weighin.leaderboard import frames, fronts
 from weighin.leaderboard.frames import Board, Row, open_store
 from weighin.leaderboard.page import Stamp, kept, read_board
+from weighin.results.address import Place
 from weighin.results.errors import WeighinError
 from weighin.results.front import Front, front
 from weighin.results.gate import Verdict
@@ -21,7 +21,7 @@ class Refused:
 
 
 @kept
-def read_front(path: Path, seen: Stamp, axes: tuple[str, ...], run: str) -> Front | Refused:
+def read_front(path: Place, seen: Stamp, axes: tuple[str, ...], run: str) -> Front | Refused:
     """The front, or why there is none."""
     try:
         return front(open_store(path), axes, run)
@@ -30,13 +30,13 @@ def read_front(path: Path, seen: Stamp, axes: tuple[str, ...], run: str) -> Fron
 
 
 @kept
-def read_chains(path: Path, seen: Stamp, run: str) -> list[tuple[str, str]]:
+def read_chains(path: Place, seen: Stamp, run: str) -> list[tuple[str, str]]:
     """Parents and children of the run's variants."""
     return fronts.chains(read_board(path, seen, run), frames.parents(open_store(path)))
 
 
 @kept
-def read_verdicts(path: Path, seen: Stamp, run: str) -> list[Verdict] | Refused:
+def read_verdicts(path: Place, seen: Stamp, run: str) -> list[Verdict] | Refused:
     """The verdicts on the run, or why its rules could not be applied, which leaves the rest of the page standing."""
     board: Board = read_board(path, seen, run)
     try:
@@ -46,7 +46,7 @@ def read_verdicts(path: Path, seen: Stamp, run: str) -> list[Verdict] | Refused:
 
 
 @kept
-def read_instruments(path: Path, seen: Stamp, run: str) -> tuple[list[Row], list[Row], str]:
+def read_instruments(path: Place, seen: Stamp, run: str) -> tuple[list[Row], list[Row], str]:
     """What calibrations found on the run's machine: a row a suite, a row an instrument, and the gate's error rates."""
     store = open_store(path)
     return of_run(store, run), tries(store, run), gate_errors(store, run)

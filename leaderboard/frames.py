@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
+from weighin.results.address import Place
 from weighin.results.errors import WeighinError
 from weighin.results.gate import Bench, Verdict, judge
 from weighin.results.lookup import quality
@@ -100,7 +100,7 @@ def short(text: str, most: int = 80) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def open_store(path: Path) -> Store:
+def open_store(path: Place) -> Store:
     """The store, for reading."""
     return Store(path, patience=PATIENCE)
 

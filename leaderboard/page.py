@@ -7,7 +7,6 @@ frames, options and chart data. What `st.markdown` and its kin get is written in
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,7 +14,10 @@ import streamlit as st
 
 from weighin.leaderboard import frames
 from weighin.leaderboard.frames import Board, Measure, Row, open_store
+from weighin.results import address
+from weighin.results.address import Place
 from weighin.results.errors import WeighinError
+from weighin.results.opening import stamp
 from weighin.results.store import Store
 
 POLL = 5.0
@@ -32,7 +34,7 @@ Stamp = tuple[int, ...]
 class Here:
     """What a page is drawn of: the store, as of when, and the run that was chosen."""
 
-    path: Path
+    path: Place
     seen: Stamp
     board: Board
 
@@ -51,13 +53,13 @@ def kept(answer: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @kept
-def read_runs(path: Path, seen: Stamp) -> list[Row]:
+def read_runs(path: Place, seen: Stamp) -> list[Row]:
     """Every run, newest first."""
     return frames.runs(open_store(path))
 
 
 @kept
-def read_board(path: Path, seen: Stamp, run: str) -> Board:
+def read_board(path: Place, seen: Stamp, run: str) -> Board:
     """One run as it stands."""
     known = {row["run_id"]: row for row in read_runs(path, seen)}
     return frames.read_board(open_store(path), known[run])
@@ -65,7 +67,7 @@ def read_board(path: Path, seen: Stamp, run: str) -> Board:
 
 def show(title: str, draw: Callable[[Here], None]) -> None:
     """Draw a page, or one sentence where the store cannot be shown; draw it anew whenever the store changes."""
-    path = Path(os.environ.get("WEIGHIN_STORE", "weighin.duckdb")).expanduser().absolute()
+    path = address.place(os.environ.get("WEIGHIN_STORE", "weighin.duckdb"))
     seen = stamp(path)
     left, right = st.columns([1, 2], vertical_alignment="bottom")
     left.title(title)
@@ -76,7 +78,7 @@ def show(title: str, draw: Callable[[Here], None]) -> None:
     st.fragment(_watch, run_every=POLL)(path, seen)
 
 
-def _here(place: Any, path: Path, seen: Stamp) -> Here:
+def _here(place: Any, path: Place, seen: Stamp) -> Here:
     runs = read_runs(path, seen)
     known = {run["run_id"]: run for run in runs}
     machines = frames.machines(runs)
@@ -87,19 +89,7 @@ def _here(place: Any, path: Path, seen: Stamp) -> Here:
     return Here(path, seen, read_board(path, seen, run))
 
 
-def stamp(path: Path) -> Stamp:
-    """Time and size of the store and of its write-ahead log; of a file that is not there, nothing."""
-    found: list[int] = []
-    for name in (path, path.with_name(path.name + ".wal")):
-        try:
-            state = name.stat()
-        except OSError:
-            continue
-        found += [state.st_mtime_ns, state.st_size]
-    return tuple(found)
-
-
-def _watch(path: Path, seen: Stamp) -> None:
+def _watch(path: Place, seen: Stamp) -> None:
     """Draw the page anew once the store has changed, so that it follows a run in flight."""
     if stamp(path) != seen:
         st.rerun()

@@ -1,26 +1,25 @@
 """Compare: two variants item by item, with verdicts, what flipped, and in which fields their protocols differ."""
 
-from pathlib import Path
-
 import pandas as pd
 import streamlit as st
 
 from weighin.leaderboard import flips, page
 from weighin.leaderboard.frames import open_store, short
 from weighin.leaderboard.page import Here, Stamp
+from weighin.results.address import Place
 from weighin.results.compare import Report, compare
 from weighin.results.items import Item, differing
 from weighin.results.lookup import quality
 
 
 @page.kept
-def read_report(path: Path, seen: Stamp, sides: tuple[str, str], run: str) -> Report:
+def read_report(path: Place, seen: Stamp, sides: tuple[str, str], run: str) -> Report:
     """Every metric that both have, paired."""
     return compare(open_store(path), *sides, run=run)
 
 
 @page.kept
-def read_items(path: Path, seen: Stamp, metric: str, ids: tuple[str, str], text: str) -> list[Item]:
+def read_items(path: Place, seen: Stamp, metric: str, ids: tuple[str, str], text: str) -> list[Item]:
     """The items on which the two differ."""
     return differing(open_store(path), metric, ids, text)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -10,6 +9,7 @@ import streamlit as st
 from weighin.leaderboard import filters, frames, page, tables
 from weighin.leaderboard.frames import Board, Measure, open_store
 from weighin.leaderboard.page import Here, Stamp
+from weighin.results.address import Place
 from weighin.results.errors import WeighinError
 from weighin.results.lookup import quality
 from weighin.results.tiers import Ranking, rank
@@ -21,7 +21,7 @@ FIRST = 500
 
 
 @page.kept
-def read_ranking(path: Path, seen: Stamp, metric: str, run: str) -> Ranking:
+def read_ranking(path: Place, seen: Stamp, metric: str, run: str) -> Ranking:
     """Tiers by a metric, or why there are none."""
     try:
         return rank(open_store(path), metric, run)
@@ -30,13 +30,13 @@ def read_ranking(path: Path, seen: Stamp, metric: str, run: str) -> Ranking:
 
 
 @page.kept
-def read_figures(path: Path, seen: Stamp, run: str) -> object:
+def read_figures(path: Place, seen: Stamp, run: str) -> object:
     """Every figure as a table."""
     return tables.figures(page.read_board(path, seen, run))
 
 
 @page.kept
-def read_absences(path: Path, seen: Stamp, run: str) -> object:
+def read_absences(path: Place, seen: Stamp, run: str) -> object:
     """What has no number."""
     return tables.absences(page.read_board(path, seen, run))
 

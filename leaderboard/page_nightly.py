@@ -1,13 +1,12 @@
 """Nightly: a metric night by night with what changed, alarms with their named causes, the machine's fingerprint."""
 
-from pathlib import Path
-
 import pandas as pd
 import streamlit as st
 
 from weighin.leaderboard import history, page
 from weighin.leaderboard.frames import open_store
 from weighin.leaderboard.page import Here, Stamp
+from weighin.results.address import Place
 from weighin.results.errors import WeighinError
 from weighin.results.history import Series
 from weighin.results.history import history as read_history
@@ -16,7 +15,7 @@ from weighin.results.since import Alarm, Night, alarms, timeline
 
 
 @page.kept
-def read_series(path: Path, seen: Stamp, metric: str, variant: str, run: str) -> list[Series]:
+def read_series(path: Place, seen: Stamp, metric: str, variant: str, run: str) -> list[Series]:
     """The series; none where every run of this spec took it from another's."""
     try:
         return read_history(open_store(path), metric, variant=variant, run=run)
@@ -25,13 +24,13 @@ def read_series(path: Path, seen: Stamp, metric: str, variant: str, run: str) ->
 
 
 @page.kept
-def read_alarms(path: Path, seen: Stamp, spec: str) -> list[Alarm]:
+def read_alarms(path: Place, seen: Stamp, spec: str) -> list[Alarm]:
     """What failed, newest first."""
     return alarms(open_store(path), spec)
 
 
 @page.kept
-def read_timeline(path: Path, seen: Stamp, spec: str, machine: str) -> list[Night]:
+def read_timeline(path: Place, seen: Stamp, spec: str, machine: str) -> list[Night]:
     """What the machine and the software were."""
     return timeline(open_store(path), spec, machine)
 

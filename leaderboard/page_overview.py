@@ -1,7 +1,6 @@
 """Overview: what is on the scales, what the gate says, the front in one picture, what changed since the last green."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,6 +10,7 @@ from weighin.leaderboard import charts, frames, fronts, gating, page
 from weighin.leaderboard.answers import Refused, read_chains, read_front, read_instruments, read_verdicts
 from weighin.leaderboard.frames import open_store
 from weighin.leaderboard.page import Here, Stamp
+from weighin.results.address import Place
 from weighin.results.gate import exit_code
 from weighin.results.since import Since, since_green
 
@@ -18,7 +18,7 @@ BOXES: dict[int, Callable[..., Any]] = {0: st.success, 1: st.error, 3: st.warnin
 
 
 @page.kept
-def read_since(path: Path, seen: Stamp, run: str) -> Since:
+def read_since(path: Place, seen: Stamp, run: str) -> Since:
     """What changed since the last green run."""
     return since_green(open_store(path), run)
 

@@ -1,16 +1,15 @@
 """Runs: how far a run in flight is, which cells failed or abstained with reasons and logs, and what it cost."""
 
-from pathlib import Path
-
 import streamlit as st
 
 from weighin.leaderboard import cells, frames, page
 from weighin.leaderboard.frames import Row, open_store
 from weighin.leaderboard.page import Here, Stamp
+from weighin.results.address import Place
 
 
 @page.kept
-def read_listed(path: Path, seen: Stamp) -> list[Row]:
+def read_listed(path: Place, seen: Stamp) -> list[Row]:
     """The runs with the state of their cells."""
     return cells.runs(open_store(path))
 

@@ -1,6 +1,5 @@
 """Variant: what one of them turned out to be, how it was made, every figure, what it says, and its model card."""
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -9,6 +8,7 @@ import streamlit as st
 from weighin.leaderboard import lineage, page, tables
 from weighin.leaderboard.frames import Board, Row, open_store, short
 from weighin.leaderboard.page import Here, Stamp
+from weighin.results.address import Place
 from weighin.results.items import Output, outputs
 from weighin.results.model_card import model_card
 
@@ -17,13 +17,13 @@ VERDICTS = ("reliability", "contamination", "privacy")
 
 
 @page.kept
-def read_chain(path: Path, seen: Stamp, key: str, machine: str) -> list[Row]:
+def read_chain(path: Place, seen: Stamp, key: str, machine: str) -> list[Row]:
     """The variant and its ancestors."""
     return lineage.chain(open_store(path), key, machine)
 
 
 @page.kept
-def read_outputs(path: Path, seen: Stamp, evaluation: str, text: str) -> list[Output]:
+def read_outputs(path: Place, seen: Stamp, evaluation: str, text: str) -> list[Output]:
     """Some of what it said."""
     return outputs(open_store(path), evaluation, text)
 

@@ -2,8 +2,8 @@
 
 import hashlib
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 
@@ -100,22 +100,36 @@ def _version(state: dict[str, str] | None, path: Path) -> int:
 
 
 def _migrate(con: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Bring the store to this release's tables and views, all of it or nothing."""
+    """Bring the store to this release's tables and views: each step all of it or nothing, the views with the last.
+
+    A step of its own transaction: DuckDB cannot alter a table that has rows in two steps of one.
+    """
     state = _state(con)
     version = _version(state, path)
     if version == SCHEMA_VERSION and (state or {}).get("views") == views_hash():
         return
+    steps = list(enumerate(MIGRATIONS, start=1))[version:]
+    if version == 0:  # nothing is there to be altered: all at once, so that a new store is whole or not there
+        _apply(con, [sql for _, sql in steps] + ["views.sql"], SCHEMA_VERSION)
+        return
+    for number, name in steps:
+        _apply(con, [name], number)
+    _apply(con, ["views.sql"], SCHEMA_VERSION)
+
+
+def _apply(con: duckdb.DuckDBPyConnection, names: Sequence[str], version: int) -> None:
+    """Run SQL files and keep what the store is after them, in one transaction."""
     con.begin()
     try:
         con.execute("create table if not exists meta (key varchar primary key, value varchar not null)")
-        for name in MIGRATIONS[version:]:
+        for name in names:
             con.execute(_sql(name))
-        con.execute(_sql("views.sql"))
-        facts = [("schema_version", str(SCHEMA_VERSION)), ("views", views_hash())]
+        facts = [("schema_version", str(version))] + [("views", views_hash())] * ("views.sql" in names)
         con.executemany("insert or replace into meta values (?, ?)", facts)
         con.commit()
     except BaseException:
-        con.rollback()
+        with suppress(duckdb.TransactionException):  # a commit that failed has ended it
+            con.rollback()
         raise
 
 
@@ -138,7 +152,8 @@ def writing(path: Path, patience: float) -> Iterator[duckdb.DuckDBPyConnection]:
             yield con
             con.commit()
         except BaseException:
-            con.rollback()
+            with suppress(duckdb.TransactionException):  # a commit that failed has ended it
+                con.rollback()
             raise
     except duckdb.Error as error:
         raise StoreError(f"{path}: nothing was written: {_first_line(error)}") from error
@@ -162,6 +177,32 @@ def reading(path: Path, patience: float) -> Iterator[duckdb.DuckDBPyConnection]:
         yield con
     except duckdb.Error as error:
         raise StoreError(f"{path}: the query failed: {_first_line(error)}") from error
+    finally:
+        con.close()
+
+
+@contextmanager
+def held(path: Path, patience: float) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection that keeps the file for itself as long as the block lasts; no transaction is open."""
+    con = _patiently(path, read_only=False, patience=patience)
+    try:
+        yield con
+    finally:
+        con.close()
+
+
+@contextmanager
+def current(path: Path, patience: float) -> Iterator[bool]:
+    """Whether a store has this release's schema and views, which is held for reading and left as it is meanwhile.
+
+    Raises `StoreError` where there is none, and for one of a newer release.
+    """
+    _check_place(path)
+    if not path.exists():
+        raise StoreError(f"{path}: there is no such store; name a file that `weighin run --store FILE` wrote")
+    con = _patiently(path, read_only=True, patience=patience)
+    try:
+        yield not _stale(con, path)
     finally:
         con.close()
 

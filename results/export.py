@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from weighin.results.database import reading
 from weighin.results.errors import WeighinError
 from weighin.results.every_eval_ever import records
 from weighin.results.lookup import run_named, unknown
 from weighin.results.model_card import model_card
+from weighin.results.opening import reading
 from weighin.results.render import plain
 from weighin.results.store import Store
 

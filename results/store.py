@@ -1,4 +1,4 @@
-"""The store: a DuckDB file that writers open for one transaction and readers for one query.
+"""The store: a DuckDB file that writers open for one transaction and readers for one query, or a server that holds one.
 
 A reader of another process cannot open a DuckDB file while a writer holds it, so nobody holds it for long.
 """
@@ -10,8 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weighin.results.database import SCHEMA_VERSION, reading, writing
+from weighin.results.address import Address, place
+from weighin.results.database import SCHEMA_VERSION
+from weighin.results.opening import Connection, reading, writing
 from weighin.results.records import Metric, Sample
+from weighin.results.remote import Connection as RemoteConnection
 from weighin.results.rows import (
     BuildRow,
     CalibrationRow,
@@ -30,7 +33,6 @@ from weighin.results.table import metric_frame, row_frame, sample_frames
 from weighin.results.values import python_values, row_values
 
 if TYPE_CHECKING:
-    import duckdb
     import pandas as pd
 
 __all__ = ["SCHEMA_VERSION", "Store"]
@@ -58,23 +60,25 @@ _INSERT = {
 
 
 class Store:
-    """A store file. Each method is one transaction or one query; all raise `StoreError` with one message.
+    """A store: a file, or `quack:host:port`. Each method is one transaction or one query.
+
+    All raise `StoreError` with one message.
 
     `patience` is how long to wait, in seconds, while another process holds the file.
     """
 
-    def __init__(self, path: Path | str, *, patience: float = 10.0) -> None:
-        self.path = Path(path).expanduser().absolute()
+    def __init__(self, path: Path | str | Address, *, patience: float = 10.0) -> None:
+        self.path = place(path)
         self.patience = patience
-        self._shared: duckdb.DuckDBPyConnection | None = None
-        self._open: duckdb.DuckDBPyConnection | None = None
+        self._shared: Connection | None = None
+        self._open: Connection | None = None
 
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r})"
 
     def exists(self) -> bool:
-        """Whether the file is there; `held`, `costs` and `latest_run` answer with nothing while it is not."""
-        return self.path.is_file()
+        """Whether it is there; `held`, `costs` and `latest_run` answer with nothing while it is not."""
+        return isinstance(self.path, Address) or self.path.is_file()
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -87,7 +91,7 @@ class Store:
             yield held
 
     @contextmanager
-    def _reading(self) -> "Iterator[duckdb.DuckDBPyConnection]":
+    def _reading(self) -> Iterator[Connection]:
         if self._shared is not None:
             yield self._shared
         else:
@@ -276,7 +280,7 @@ class Store:
             yield held
 
     @contextmanager
-    def _writing(self) -> "Iterator[duckdb.DuckDBPyConnection]":
+    def _writing(self) -> Iterator[Connection]:
         if self._open is not None:
             yield self._open
         else:
@@ -288,6 +292,9 @@ class Store:
             con.execute(_INSERT[type(row)], row_values(row))
 
 
-def _append(con: "duckdb.DuckDBPyConnection", sql: str, frame: "pd.DataFrame") -> None:
+def _append(con: Connection, sql: str, frame: "pd.DataFrame") -> None:
     """Run `sql`, which finds `frame` by its name here: one that is registered is held until the transaction ends."""
-    con.execute(sql)
+    if isinstance(con, RemoteConnection):
+        con.append(sql, frame)
+    else:
+        con.execute(sql)
