@@ -5,6 +5,7 @@ frames, options and chart data. What `st.markdown` and its kin get is written in
 """
 
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ def show(title: str, draw: Callable[[Here], None]) -> None:
         draw(_here(right, path, seen))
     except WeighinError as error:
         _explain(error)
-    st.fragment(_watch, run_every=POLL)(path, seen)
+    st.fragment(_watch, run_every=POLL)(path, seen, time.monotonic())
 
 
 def _here(place: Any, path: Path, seen: Stamp) -> Here:
@@ -99,9 +100,12 @@ def stamp(path: Path) -> Stamp:
     return tuple(found)
 
 
-def _watch(path: Path, seen: Stamp) -> None:
-    """Draw the page anew once the store has changed, so that it follows a run in flight."""
-    if stamp(path) != seen:
+def _watch(path: Path, seen: Stamp, drawn: float) -> None:
+    """Draw the page anew once the store has changed, so that it follows a run in flight.
+
+    Not at once: while a run writes without a pause a page would never be shown.
+    """
+    if time.monotonic() - drawn > POLL / 2 and stamp(path) != seen:
         st.rerun()
 
 
