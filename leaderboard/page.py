@@ -5,6 +5,7 @@ frames, options and chart data. What `st.markdown` and its kin get is written in
 """
 
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,15 +68,19 @@ def read_board(path: Place, seen: Stamp, run: str) -> Board:
 
 def show(title: str, draw: Callable[[Here], None]) -> None:
     """Draw a page, or one sentence where the store cannot be shown; draw it anew whenever the store changes."""
-    path = address.place(os.environ.get("WEIGHIN_STORE", "weighin.duckdb"))
-    seen = stamp(path)
     left, right = st.columns([1, 2], vertical_alignment="bottom")
     left.title(title)
+    try:
+        path = address.place(os.environ.get("WEIGHIN_STORE", "weighin.duckdb"))
+        seen = stamp(path)
+    except WeighinError as error:  # a server that does not answer
+        _explain(error)
+        return
     try:
         draw(_here(right, path, seen))
     except WeighinError as error:
         _explain(error)
-    st.fragment(_watch, run_every=POLL)(path, seen)
+    st.fragment(_watch, run_every=POLL)(path, seen, time.monotonic())
 
 
 def _here(place: Any, path: Place, seen: Stamp) -> Here:
@@ -89,9 +94,12 @@ def _here(place: Any, path: Place, seen: Stamp) -> Here:
     return Here(path, seen, read_board(path, seen, run))
 
 
-def _watch(path: Place, seen: Stamp) -> None:
-    """Draw the page anew once the store has changed, so that it follows a run in flight."""
-    if stamp(path) != seen:
+def _watch(path: Place, seen: Stamp, drawn: float) -> None:
+    """Draw the page anew once the store has changed, so that it follows a run in flight.
+
+    Not at once: while a run writes without a pause a page would never be shown.
+    """
+    if time.monotonic() - drawn > POLL / 2 and stamp(path) != seen:
         st.rerun()
 
 

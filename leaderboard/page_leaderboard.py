@@ -119,7 +119,7 @@ def _table(board: Board, ranking: Ranking, chosen: Sequence[Measure]) -> None:
     numbers, words = tables.ranked(piece, ranking, chosen)
     room = [page.label_width(piece.variants), *tables.widths(words)]
     # Streamlit counts the index as the first of the columns
-    config: dict[int, object] = {place: st.column_config.Column(width=pixels) for place, pixels in enumerate(room)}
+    config: Any = {place: st.column_config.Column(width=pixels) for place, pixels in enumerate(room)}
     picture = 2 if ranking.tiers else 1
     config[picture] = st.column_config.ImageColumn(width=170)
     event = st.dataframe(

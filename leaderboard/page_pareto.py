@@ -39,8 +39,8 @@ def draw(here: Here) -> None:
         f"Only figures of one machine enter: that of the run, {len(found.drawn)} of {len(found.frame)} variants. On "
         "the front: nobody beats its figures. Possibly: somebody does, but no paired test shows it. Confidently "
         "dominated: a test does, in every objective. Stable: the share of bootstrap draws in which a variant is on "
-        "the front, no probability. A dashed arrow leads from a parent to what a stage made of it. `weighin front` takes more "
-        "objectives, tolerances and a reference point."
+        "the front, no probability. A dashed arrow leads from a parent to what a stage made of it. `weighin front` "
+        "takes more objectives, tolerances and a reference point."
     )
 
 

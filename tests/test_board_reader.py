@@ -37,7 +37,7 @@ def test_pages_are_read_for_a_minute_while_a_run_writes(tmp_path: Path, monkeypa
     ) as writer:
         try:
             ends, drawn = time.monotonic() + 60, 0
-            while time.monotonic() < ends:
+            while time.monotonic() < ends or drawn < len(PAGES):
                 page = show(path, monkeypatch, PAGES[drawn % len(PAGES)])
                 assert not page.exception, [each.message for each in page.exception]
                 assert not page.warning, [each.value for each in page.text]
@@ -46,4 +46,4 @@ def test_pages_are_read_for_a_minute_while_a_run_writes(tmp_path: Path, monkeypa
         finally:
             writer.kill()
         written = (writer.stdout.read() if writer.stdout else "").split()
-    assert drawn >= len(PAGES) and len(written) >= 2, (drawn, written)
+    assert len(written) >= 2, written
