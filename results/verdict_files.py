@@ -127,12 +127,13 @@ def _lineage(store: Store, side: Side) -> list[str]:
     return [f"**{cell(side.name)}**: {cell(' → '.join(steps) or 'not made')}", ""]
 
 
+_AS_TEXT = {ord(sign): f"&#{ord(sign)};" for sign in "&<>\\`*_[]|~#!@"}
+"""Every sign that means something to HTML or Markdown, by its number. One pass: these hold `&` and `#` themselves."""
+
+
 def cell(text: str) -> str:
     """Outside text as plain words in a cell: neither HTML nor Markdown nor a new line."""
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for sign in "\\`*_[]|~#!@":
-        escaped = escaped.replace(sign, f"&#{ord(sign)};")
-    return " ".join(escaped.split())
+    return " ".join(text.translate(_AS_TEXT).split())
 
 
 FORMATS: dict[str, Callable[[Store, Sequence[Verdict]], str]] = {

@@ -1,6 +1,7 @@
 """Rules of every kind: shares of the other's value, limits of a variant alone, figures that compare already; what the
 gate keeps, and what it writes."""
 
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -243,6 +244,7 @@ def test_outside_text_is_never_markup(text: str) -> None:
     from weighin.results.verdict_files import _plain, cell
 
     assert not set("<>|\n`*[]\\") & set(cell(text))
+    assert html.unescape(cell(text)).split() == text.split(), "what is read is the text itself"
     ElementTree.fromstring(ElementTree.tostring(_element(_plain(text))))
 
 
