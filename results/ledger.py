@@ -27,7 +27,7 @@ def keep(
     `watched` is what a night found beside its rules: a run is green where this passes, too.
     """
     call, now = uuid.uuid4().hex, datetime.now(UTC)
-    said = [*map(_judged, verdicts), *map(_seen, watched)]
+    said = [*map(figures, verdicts), *map(_seen, watched)]
     store.add_verdicts(
         [
             VerdictRow(
@@ -44,7 +44,8 @@ def keep(
     )
 
 
-def _judged(verdict: Verdict) -> dict[str, Any]:
+def figures(verdict: Verdict) -> dict[str, Any]:
+    """A verdict with its rule and evidence, as JSON values."""
     return {
         "metric": verdict.metric,
         "rule": dataclasses.asdict(verdict.rule),

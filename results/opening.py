@@ -1,7 +1,6 @@
 """A store for one transaction or one query, wherever it is: in a file, or behind a server."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 
 import duckdb
 
@@ -11,26 +10,14 @@ from weighin.results.address import Address, Place
 Connection = duckdb.DuckDBPyConnection | remote.Connection
 
 
-@contextmanager
-def writing(place: Place, patience: float) -> Iterator[Connection]:
+def writing(place: Place, patience: float) -> AbstractContextManager[Connection]:
     """One transaction: kept when the block ends well, nothing of it otherwise. Raises `StoreError`."""
-    if isinstance(place, Address):
-        with remote.writing(place, patience) as far:
-            yield far
-    else:
-        with database.writing(place, patience) as con:
-            yield con
+    return remote.writing(place, patience) if isinstance(place, Address) else database.writing(place, patience)
 
 
-@contextmanager
-def reading(place: Place, patience: float) -> Iterator[Connection]:
+def reading(place: Place, patience: float) -> AbstractContextManager[Connection]:
     """A connection that only reads, and sees one moment. Raises `StoreError`."""
-    if isinstance(place, Address):
-        with remote.reading(place, patience) as far:
-            yield far
-    else:
-        with database.reading(place, patience) as con:
-            yield con
+    return remote.reading(place, patience) if isinstance(place, Address) else database.reading(place, patience)
 
 
 def stamp(place: Place) -> tuple[int, ...]:

@@ -1,6 +1,5 @@
 """The gate's verdicts for machines and for a pull request: JSON, JUnit XML, GitHub-flavoured Markdown."""
 
-import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,7 +7,7 @@ from xml.etree import ElementTree
 
 from weighin.results.flips import worst_flips
 from weighin.results.gate import Verdict, exit_code
-from weighin.results.ledger import evidence
+from weighin.results.ledger import figures
 from weighin.results.lookup import Side
 from weighin.results.rates import in_words
 from weighin.results.render import MISSING, interval, quantity
@@ -22,17 +21,7 @@ MOST = 300
 
 def as_json(store: Store, verdicts: Sequence[Verdict]) -> str:
     """One object: `release`, `exit_code`, `errors` (the gate's own, on this data), `verdicts` with all figures."""
-    rows = [
-        {
-            "metric": verdict.metric,
-            "rule": dataclasses.asdict(verdict.rule),
-            "outcome": verdict.outcome,
-            "why": verdict.why,
-            "waived": list(verdict.waived),
-            "evidence": evidence(verdict),
-        }
-        for verdict in verdicts
-    ]
+    rows = [figures(verdict) for verdict in verdicts]
     code = exit_code(verdicts)
     told = {"release": RELEASE[code], "exit_code": code, "errors": _errors(store, verdicts), "verdicts": rows}
     return json.dumps(told, indent=2, default=str) + "\n"
