@@ -2,11 +2,13 @@
 
 import argparse
 import dataclasses
+import json
 import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,6 +19,7 @@ from weighin.harness.calibrate import show as calibration_table
 from weighin.harness.looks import look_of
 from weighin.harness.spec import Spec, read_spec
 from weighin.results import ledger, rates
+from weighin.results.compare import Report
 from weighin.results.compare import compare as paired
 from weighin.results.errors import WeighinError
 from weighin.results.gate import Bench, Verdict, exit_code, judge
@@ -140,5 +143,19 @@ def compare(args: argparse.Namespace) -> int:
     for each in found.comparisons:
         if each.waived:
             _keep_waiver(store, "compare", each.name, (found.a, found.b), each.waived)
-    report.comparison(Console(), found)
+    if args.json:
+        print(json.dumps(comparison_as_json(found), indent=2, ensure_ascii=False))
+    else:
+        report.comparison(Console(), found)
     return 0 if found.comparisons else 2
+
+
+def comparison_as_json(found: Report) -> dict[str, Any]:
+    """Both sides, every comparison with all its figures in base units, and what could not be compared and why."""
+    sides = {
+        which: {"name": each.name, "run": each.run_id, "variant_key": each.variant_key}
+        for which, each in (("a", found.a), ("b", found.b))
+    }
+    rows = [dataclasses.asdict(each) for each in found.comparisons]
+    refused = [dataclasses.asdict(each) for each in found.refusals]
+    return sides | {"comparisons": rows, "refusals": refused, "waived": list(found.waived), "notes": list(found.notes)}

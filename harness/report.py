@@ -6,10 +6,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from weighin.harness.plan import Plan
-from weighin.results.compare import Report
+from weighin.results.compare import Comparison, Report
 from weighin.results.errors import WeighinError
 from weighin.results.front import PLACES, Front, front
 from weighin.results.front import in_words as whole_in_words
@@ -18,7 +19,7 @@ from weighin.results.importing import Outcome
 from weighin.results.instruments import in_words, of_run
 from weighin.results.lookup import quality
 from weighin.results.rates import in_words as gate_errors
-from weighin.results.render import MISSING, interval, quantity
+from weighin.results.render import interval, quantity
 from weighin.results.store import Store
 
 ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
@@ -162,23 +163,54 @@ def outcome(console: Console, found: Outcome) -> None:
 
 
 def comparison(console: Console, found: Report) -> None:
-    """Paired differences of two variants, then what could not be compared and why."""
+    """Paired differences of two variants suite by suite, then what could not be compared and why."""
     for note in found.notes:
         console.print(f"[yellow]Note:[/] {escape(note)}")
-    made = table("metric", found.a.name, found.b.name, "drop [95 % interval]", "seen from", "flips", "p", "n")
-    for row in found.comparisons:
-        flips = MISSING if row.flips_worse is None else f"−{row.flips_worse} +{row.flips_better}"
-        unit = "1" if row.scale == "log" else row.unit
-        drop = interval(row.drop, row.low, row.high, unit) + (" (ln ratio)" if row.scale == "log" else "")
-        p = MISSING if row.p_two_sided is None else f"{row.p_two_sided:.2g}"
-        values = quantity(row.value_a, row.unit), quantity(row.value_b, row.unit)
-        seen = quantity(row.mde, unit)
-        made.add_row(escape(row.name), *values, escape(drop), seen, flips, p, str(row.n))
-    console.print(made)
-    console.print("[dim]A positive drop means that the second is worse; flips: right to wrong, wrong to right.[/]")
+    console.print(f"{escape(found.a.name)} → {escape(found.b.name)}", style="bold", highlight=False)
+    for suite, rows in groupby(found.comparisons, key=lambda row: row.suite):
+        console.print(f"\n[bold]{escape(suite)}[/]")
+        for row in rows:
+            console.print(f"  {escape(row.metric)} {ARROWS[row.better]}", style="cyan", highlight=False)
+            for line in _flowing(_difference(row), console.width - 4):
+                console.print(Padding(escape(line), (0, 0, 0, 4), expand=False), highlight=False)
+    console.print("\n[dim]A positive drop means that the second is worse; flips: right to wrong, wrong to right.[/]")
     console.print("[dim]Seen from: the least drop that these items would show with 80 % power.[/]")
-    for refusal in found.refusals:
-        console.print(f"[yellow]not compared[/] {escape(f'{refusal.suite}.{refusal.metric}: {refusal.reason}')}")
+    for suite, refusals in groupby(found.refusals, key=lambda refusal: refusal.suite):
+        console.print(f"\n[yellow]not compared[/] [bold]{escape(suite)}[/]")
+        by_reason: dict[str, list[str]] = {}
+        for refusal in refusals:
+            by_reason.setdefault(refusal.reason, []).append(refusal.metric)
+        for reason, metrics in by_reason.items():
+            named = "" if metrics == ["*"] else f"{', '.join(metrics)}: "
+            console.print(Padding(escape(f"{named}{reason}"), (0, 0, 0, 2), expand=False), highlight=False)
+
+
+def _flowing(parts: Sequence[str], width: int) -> list[str]:
+    """Phrases on as few lines as hold them, none of them broken where it fits."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and len(lines[-1]) + 2 + len(part) <= width:
+            lines[-1] += f"  {part}"
+        else:
+            lines.append(part)
+    return lines
+
+
+def _difference(row: Comparison) -> list[str]:
+    """One metric's values, drop, flips and test, a phrase each."""
+    unit = "1" if row.scale == "log" else row.unit
+    said = [f"{quantity(row.value_a, row.unit)} → {quantity(row.value_b, row.unit)}"]
+    told = "ln ratio" if row.scale == "log" else "less by" if row.better == "none" else "drop"
+    said.append(f"{told} {interval(row.drop, row.low, row.high, unit)}" if row.caveat is None else f"({row.caveat})")
+    if row.mde is not None:
+        said.append(f"seen from {quantity(row.mde, unit)}")
+    if row.flips_worse is not None:
+        said.append(f"flips −{row.flips_worse} +{row.flips_better}")
+    if row.p_two_sided is not None:
+        said.append(f"p {row.p_two_sided:.2g}")
+    if row.waived:
+        said.append(f"waived: {', '.join(row.waived)}")
+    return [*said, f"n={row.n}"]
 
 
 def plan(console: Console, found: Plan) -> None:

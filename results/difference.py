@@ -26,6 +26,8 @@ from weighin.results.statistics import (
 
 FEW_CLUSTERS = 20
 """Below this many clusters of several items the cluster-robust bound is asked as well as the score test."""
+NOT_INTERLEAVED = "not interleaved"
+"""Why times that were taken one after the other carry no verdict."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +84,11 @@ def measure(pairs: Pairs, level: float = 0.95) -> Comparison:
     score = pairs.score_a
     reduce = str(score["reduce"])
     sign = -1.0 if score["better"] == "lower" else 1.0
-    values = [_reduced(side, pairs.weights, reduce) for side in (pairs.a, pairs.b)]
+    caveat = _caveat(pairs)
+    if score["runtime"] and caveat is not None:  # times are no pairs: each side's own figure
+        values = [float(side["value"]) for side in (pairs.score_a, pairs.score_b)]
+    else:
+        values = [_reduced(side, pairs.weights, reduce) for side in (pairs.a, pairs.b)]
     plain = Comparison(
         suite=pairs.suite,
         metric=pairs.metric,
@@ -96,7 +102,7 @@ def measure(pairs: Pairs, level: float = 0.95) -> Comparison:
         clusters=len(set(pairs.clusters)),
         unmatched=pairs.unmatched,
         waived=pairs.waived,
-        caveat=_caveat(pairs),
+        caveat=caveat,
     )
     if plain.caveat is not None:
         return plain
@@ -148,7 +154,7 @@ def untested(score: Mapping[str, Any], *, n: int, clusters: int, shares: bool) -
     if counted(score, n):
         return None
     if score["runtime"]:
-        return "not interleaved"
+        return NOT_INTERLEAVED
     if score["reduce"] not in ("mean", "exp_mean"):
         return f"no test for a {score['reduce']} yet"
     if shares and clusters == n:

@@ -15,7 +15,7 @@ from weighin.results.lookup import Side, matching, run_named, side, split_metric
 from weighin.results.rules import Rule
 from weighin.results.statistics import holm
 from weighin.results.store import Store
-from weighin.results.weighing import Evidence, allowed, amount, asks, needed, weigh
+from weighin.results.weighing import Evidence, allowed, amount, asks, instead, needed, weigh
 
 __all__ = ["ALPHA", "Outcome", "Rule", "Verdict", "exit_code", "judge", "passes"]
 
@@ -135,7 +135,8 @@ def _weighed(store: Store, rule: Rule, sides: tuple[Side, ...], metric: tuple[st
         raise WeighinError(f"gate {name}: neither way is better in this metric, so no rule can judge it")
     if found.flips_worse is not None and rule.size >= 1:
         raise WeighinError(f"gate {name}: a margin of {rule.size:g} is more than every item; 0.02 is 2 points")
-    verdict = Verdict(rule, name, "inconclusive", found.caveat or "", found, waived=found.waived, sides=sides)
+    why = f"{found.caveat or ''}{instead(store, found, sides[-1])}"
+    verdict = Verdict(rule, name, "inconclusive", why, found, waived=found.waived, sides=sides)
     if found.caveat is not None:
         return verdict
     if found.method == "measured once":
@@ -175,7 +176,7 @@ def _decide(verdict: Verdict, p: float, alpha: float) -> Verdict:
         return replace(verdict, outcome="fail", p_adjusted=p, why=why)
     needs = needed(found, margin, alpha)
     undecided = f"{told}: not less than the margin of {amount(margin, found)}, and no proven drop"
-    why = f"{undecided}; {asks(found, needs)}"
+    why = f"{undecided}; {asks(found, needs, margin)}"
     return replace(verdict, p_adjusted=p, why=why, needs=needs)
 
 

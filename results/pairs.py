@@ -54,28 +54,32 @@ def pair(store: Store, suite: str, metric: str, ids: tuple[str, str], waive: Col
     Refused unless waived: fields of the protocol that differ (nested ones by their dotted name; waiving `task`
     waives `task.version`), the machine for a runtime metric, the metric's definition, weights, unmatched items. Where
     one side was imported, or the sides come from different tools, that is the field `origin`, and stands as well for
-    all that only one of them states: what both state must still be alike.
+    all that only one of them states: what both state must still be alike. The requests of two runs are not the same
+    items, however they are called: times need not match, and carry no verdict (`difference.NOT_INTERLEAVED`).
     """
     scores = _scores(store, metric, ids)
     if len(scores) < 2:
         return Refusal(suite, metric, "only one of the two has this metric")
+    if without := _without(scores):
+        return Refusal(suite, metric, without)
     unlike = _unlike(*scores)
     rows = _joined(store, metric, ids)
     both = [row for row in rows if row["a"] is not None and row["b"] is not None]
-    if any(row["weight_a"] != row["weight_b"] for row in both):
+    timed = bool(scores[0]["runtime"] and scores[1]["runtime"])
+    if not timed and any(row["weight_a"] != row["weight_b"] for row in both):
         unlike.append("weights")
     refused = tuple(name for name in unlike if not waived(name, waive))
     if refused:
         return Refusal(suite, metric, f"the protocols differ in {', '.join(refused)}", refused)
     unmatched = sum((row["a"] is None) != (row["b"] is None) for row in rows)
-    if unmatched and UNMATCHED not in waive:
+    if unmatched and not timed and UNMATCHED not in waive:
         reason = f"{unmatched} of {len(rows)} items were measured on one side only"
         return Refusal(suite, metric, reason, (UNMATCHED,))
-    if not both:
+    if not both and not timed:
         return Refusal(suite, metric, "no item was measured on both sides")
     a, b, weights = (np.array([row[k] for row in both], dtype=np.float64) for k in ("a", "b", "weight_a"))
     clusters = [row["cluster"] for row in both]
-    let = (*unlike, UNMATCHED) if unmatched else tuple(unlike)
+    let = (*unlike, UNMATCHED) if unmatched and not timed else tuple(unlike)
     return Pairs(suite, metric, a, b, weights, clusters, unmatched, scores[0], scores[1], let)
 
 
@@ -92,6 +96,15 @@ def _scores(store: Store, metric: str, ids: tuple[str, str]) -> list[dict[str, A
         )
     }
     return [found[key] for key in ids if key in found]
+
+
+def _without(scores: list[dict[str, Any]]) -> str | None:
+    """Why there is nothing to compare, where a side has no value."""
+    reasons = [None if score["value"] is not None else str(score["reason"] or "not measured") for score in scores]
+    if all(reasons) and len(set(reasons)) == 1:
+        return f"neither has a value: {reasons[0]}"
+    told = [f"the {which} has no value: {why}" for which, why in zip(("first", "second"), reasons, strict=True) if why]
+    return "; ".join(told) or None
 
 
 def _joined(store: Store, metric: str, ids: tuple[str, str]) -> list[dict[str, Any]]:

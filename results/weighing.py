@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from weighin.results.alone import hold
 from weighin.results.builds import over_builds
 from weighin.results.compare import Comparison, Refusal, missing, pair_builds
-from weighin.results.difference import measure
+from weighin.results.difference import NOT_INTERLEAVED, measure
 from weighin.results.errors import WeighinError
 from weighin.results.lookup import Side
 from weighin.results.pairs import Pairs
@@ -85,6 +85,18 @@ def _beside(
     return hold(store, metric, str(judged.cells[metric[0]].evaluation_id), neutral, level)
 
 
+def instead(store: Store, found: Comparison, judged: Side) -> str:
+    """Which metrics of the suite were measured in turns with a relative, where these were not; else an empty text."""
+    if found.caveat != NOT_INTERLEAVED:
+        return ""
+    rows = store.rows(
+        "select metric, beside from metrics where evaluation_id = ? and beside is not null order by place, metric",
+        [str(judged.cells[found.suite].evaluation_id)],
+    )
+    named = " or ".join(f"{found.suite}.{row['metric']} (beside its {row['beside']})" for row in rows)
+    return f"; ask {named}, measured in turns" if named else ""
+
+
 def allowed(rule: Rule, found: Comparison) -> float:
     """The margin on the scale of the comparison's drop. Raises WeighinError for a share of nothing."""
     if found.scale == "log":
@@ -115,10 +127,12 @@ def needed(found: Comparison, margin: float, alpha: float) -> int | None:
     return max(math.ceil(total) - found.n, 1) if math.isfinite(total) else None
 
 
-def asks(found: Comparison, needs: int | None) -> str:
+def asks(found: Comparison, needs: int | None, margin: float) -> str:
     """What an undecided rule asks for, in words; `needs` is from `needed`."""
     if found.between > 0.5:
         return f"needs more builds: {found.between:.0%} of the variance lies between these {found.builds}"
+    if needs is None and found.drop >= margin:
+        return "the drop seen is not within the margin, so more items would sooner show a fail"
     return f"needs about {needs} more items" if needs else "more items of this kind would hardly decide it"
 
 

@@ -1,5 +1,6 @@
 """The command line in real processes: exit codes, one clear message for bad input, never a traceback."""
 
+import json
 import os
 import subprocess
 import sys
@@ -105,7 +106,9 @@ gate: [{{metric: memory.disk, variant: half, margin: 0}}]
     undecided = spec(tmp_path, text.replace("variant: half", "variant: bad"))
     assert weighin("gate", undecided).returncode == 3
     compared = weighin("compare", "base", "half")
-    assert compared.returncode == 0 and "memory.disk" in compared.stdout
+    assert compared.returncode == 0 and "\n  disk ↓\n" in compared.stdout
+    told = json.loads(weighin("compare", "base", "half", "--json").stdout)
+    assert (told["a"]["name"], told["b"]["name"]) == ("base", "half") and told["comparisons"][0]["unit"]
     itself = weighin("compare", "half", "half")
     assert "compared with itself" in itself.stdout
     out = tmp_path / "scores.csv"

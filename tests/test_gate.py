@@ -59,7 +59,7 @@ def test_the_items_it_asks_for_decide_it(tmp_path: Path) -> None:
 def test_a_drop_as_large_as_the_margin_asks_for_nothing(tmp_path: Path) -> None:
     a, b = flipped(20, 3, 0)
     found = one(tmp_path, shares(a), shares(b), 0.02)
-    assert found.needs is None and "hardly decide" in found.why
+    assert found.needs is None and "sooner show a fail" in found.why
 
 
 def test_clusters_turn_a_pass_into_an_open_question(tmp_path: Path) -> None:

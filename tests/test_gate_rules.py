@@ -146,6 +146,18 @@ def test_a_ratio_to_the_parent_says_nothing_of_another(tmp_path: Path) -> None:
     assert found.outcome == "inconclusive" and "compares small with its parent, which other is not" in found.why
 
 
+def test_times_taken_one_after_the_other_are_told_what_to_ask_instead(tmp_path: Path) -> None:
+    """The requests of two runs are not the same items: neither their number nor their names need match."""
+    grid = {
+        "base": {"s": numbers([1.0] * 7, TTFT) + numbers([None], RATIO)},
+        "small": {"s": numbers([2.0] * 9, TTFT) + numbers([2.0] * 9, RATIO)},
+    }
+    (found,) = ruled(tmp_path, grid, Rule("s.ttft", "small", margin="5%"))
+    assert found.outcome == "inconclusive"
+    assert found.why == "not interleaved; ask s.cpu_ratio_parent (beside its parent), measured in turns"
+    assert found.comparison is not None and (found.comparison.value_a, found.comparison.value_b) == (1.0, 2.0)
+
+
 @pytest.mark.parametrize(
     ("samples", "reason"),
     [
