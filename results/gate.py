@@ -63,7 +63,8 @@ def judge(store: Store, rules: Sequence[Rule], run: str | None = None, bench: Be
     """
     with store.snapshot() as held:
         home = run_named(held, run)
-        found = [verdict for rule in rules for verdict in _apply(held, rule, _sides(held, rule, home, bench), bench)]
+        asked = [_asked(rule, bench) for rule in rules]
+        found = [verdict for rule in asked for verdict in _apply(held, rule, _sides(held, rule, home), bench)]
     return settle(found, bench.alpha)
 
 
@@ -101,13 +102,19 @@ def exit_code(verdicts: Sequence[Verdict]) -> int:
     return 0 if outcomes and all(outcome == "pass" for outcome in outcomes) else 3
 
 
-def _sides(store: Store, rule: Rule, home: str, bench: Bench) -> tuple[Side, ...]:
+def _asked(rule: Rule, bench: Bench) -> Rule:
+    """The rule as it is asked: against the same variant of another run, where there is one."""
+    if bench.against is None or rule.limit is not None:
+        return rule
+    return replace(rule, against=f"{bench.against}/{rule.variant}")
+
+
+def _sides(store: Store, rule: Rule, home: str) -> tuple[Side, ...]:
     """The variants that a rule speaks of, the judged one last."""
     judged = side(store, rule.variant, home)
     if rule.limit is not None:
         return (judged,)
-    other = f"{bench.against}/{rule.variant}" if bench.against else rule.against
-    return side(store, other, home), judged
+    return side(store, rule.against, home), judged
 
 
 def _apply(store: Store, rule: Rule, sides: tuple[Side, ...], bench: Bench) -> list[Verdict]:

@@ -25,7 +25,10 @@ def night_markdown(store: Store, night: Night) -> str:
         lines += [as_markdown(store, night.verdicts), ""]
     exact = [each for each in night.watched if each.kind == "exact"]
     moved = [each for each in exact if each.evidence["differ"]]
-    lines += ["## Scores, item by item", "", f"{len(exact) - len(moved)} of {len(exact)} came out as before.", ""]
+    same = (
+        f"{len(exact) - len(moved)} of {len(exact)} came out as before." if exact else "No night to compare with yet."
+    )
+    lines += ["## Scores, item by item", "", same, ""]
     lines += _items(moved)
     lines += _table("Series that are watched", [each for each in night.watched if each.kind == "series"])
     lines += _table("Shown, not watched", [each for each in night.watched if each.kind == "shown"])

@@ -225,6 +225,7 @@ def test_the_last_green_run_is_the_newest_whose_newest_judgement_passes(tmp_path
         ledger.last_green(store, "spec.yaml", "m2")
     (verdict,) = judge(store, [rule], "three", Bench(against="two"))
     assert verdict.outcome == "pass" and verdict.sides[0].run_id == "two"
+    assert str(verdict.rule) == "small against two/small, margin 0.03"
 
 
 def test_json_says_everything(tmp_path: Path) -> None:
