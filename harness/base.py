@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from weighin.harness.checkpoints import refuse_unsafe
+from weighin.harness.endpoint import Endpoint, settle
 from weighin.harness.keys import folder_digest
 from weighin.harness.plugin import Checkpoint
 from weighin.harness.registry import install_command, missing, suggest
@@ -19,11 +20,29 @@ def resolve(base: Base, *, download: bool) -> Checkpoint | None:
     Raises WeighinError for a path that does not exist, an unknown reference model, a hub that cannot be reached, and
     for weights that need pickle or remote code that the spec does not allow.
     """
+    if base.endpoint is not None:
+        return _served(base.endpoint, download)
     folder = _folder(base, download)
     if folder is None:
         return None
     refuse_unsafe(folder, list(base.allow))
     return Checkpoint(folder, folder_digest(folder))
+
+
+def _served(endpoint: Endpoint, download: bool) -> Checkpoint | None:
+    try:
+        named = None if endpoint.tokenizer is None else tokenizer(endpoint.tokenizer, download)
+        return None if endpoint.tokenizer and named is None else settle(endpoint, named)
+    except WeighinError as error:
+        raise WeighinError(f"base.model: {error}") from None
+
+
+def tokenizer(model: str, download: bool) -> Path | None:
+    """The directory of a model that is named for its tokenizer; None for one on the hub that may not be fetched."""
+    try:
+        return _folder(Base(model=model), download)
+    except WeighinError as error:
+        raise WeighinError(str(error).replace("base.model:", "tokenizer:")) from None
 
 
 def _folder(base: Base, download: bool) -> Path | None:

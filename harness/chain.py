@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from weighin.harness import base, checkpoints, keys, registry
+from weighin.harness.endpoint import Endpoint, settle
 from weighin.harness.outline import Outline, read, unserved
 from weighin.harness.plugin import Checkpoint, Stage, Suite
 from weighin.harness.spec import Base, Spec, SpecError, Step
@@ -57,6 +58,8 @@ class Chains:
         """Each label's steps from the base on."""
         self.absent = root is None
         """Whether a model is not on this machine, so that keys mean nothing yet."""
+        self._folders = {root.key: root.path} if root else {}
+        """Where the models are that chains begin with, by key."""
         start = _Known(root.key, read(root.path)) if root else _Known("", Outline())
         self._known: dict[str, _Known] = {"base": start}
         faults: dict[str, None] = {}
@@ -84,6 +87,8 @@ class Chains:
         return tuple(links)
 
     def _link(self, step: Step, parent: _Known, root: str, depth: int) -> tuple[Link, Outline]:
+        if step.stage == registry.SERVED:
+            return self._served(step, parent, root, depth)
         plugin = registry.stage(step.stage)
         named = {name: _several(step.params[name]) for name in plugin.references if step.params[name] is not None}
         others = {name: tuple(self._find(each) for each in names) for name, names in named.items()}
@@ -95,6 +100,17 @@ class Chains:
         key = keys.step_key(parent.key, step.stage, params, code, data, keys.versions(plugin.needs))
         return Link(key, parent.key, root, depth, step, found), seen
 
+    def _served(self, step: Step, parent: _Known, root: str, depth: int) -> tuple[Link, Outline]:
+        """The server that is said to serve the parent; its tokens are those of the chain's root, or a model's."""
+        named = step.params["tokenizer"]
+        folder = self._folders.get(root) if named is None else base.tokenizer(named, self.download)
+        if folder is None:  # everything is to be done after the download
+            self.absent = True
+            return Link("", parent.key, root, depth, step), parent.outline
+        given = {("endpoint" if name == "url" else name): value for name, value in step.params.items()}
+        found = settle(Endpoint(**given), folder)
+        return Link(found.key, parent.key, root, depth, step), parent.outline.but(served=step.stage)
+
     def _find(self, name: str) -> _Known:
         """What a parameter names: a label of the spec, or else a model."""
         if name not in self._known:
@@ -103,6 +119,7 @@ class Chains:
                 self.absent = True
                 return _Known("", Outline())
             self.elsewhere[found.key] = found
+            self._folders[found.key] = found.path
             self._known[name] = _Known(found.key, read(found.path))
         return self._known[name]
 

@@ -51,7 +51,9 @@ def push(folder: Path, key: str) -> None:
     system, root = _system(where)
     beside = uuid4().hex
     files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
-    made = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    made: dict[str, Any] = {"key": key}
+    if (folder / MANIFEST).is_file():  # a base has none
+        made = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     made["shared"] = {"below": beside, "files": {name: file_digest(folder / name) for name in files}}
     try:
         for name in files:

@@ -109,6 +109,10 @@ def _working_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
         choices=["exact", "fast", "plain"],
         help="how texts are scored: exact (default) and fast compute common beginnings once, plain does not",
     )
+    run.add_argument("--engine", choices=["local", "ray"], default="local", help="who does the work (default: local)")
+    run.add_argument(
+        "--address", metavar="HOST:PORT", help="of a Ray cluster (default: one of its own, on this machine)"
+    )
     run.add_argument("--checkpoints", metavar="URL", help="where machines share them (default: $WEIGHIN_CHECKPOINTS)")
     _gate_verb(verbs)
     nightly = verbs.add_parser("nightly", help="run, gate against the last green run, watch every series, report")

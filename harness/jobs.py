@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from weighin.harness import registry
+from weighin.harness.endpoint import settled
+from weighin.harness.endpoint_model import EndpointModel
 from weighin.harness.meter import Meter
 from weighin.harness.model import Loading, TransformersModel
 from weighin.harness.plugin import Checkpoint, Suite
@@ -55,8 +57,10 @@ def measure(
     """
     _seed(params)
     plugin = registry.suite(suite)
-    model = TransformersModel(checkpoint, relatives, loading)
+    model: Any = (EndpointModel if settled(checkpoint.path) else TransformersModel)(checkpoint, relatives, loading)
     samples = list(_named(plugin, plugin(model, **_typed("suite", suite, params)), suite))
+    if isinstance(model, EndpointModel):
+        model.still("measured")
     if not samples:
         raise WeighinError(f"suite {suite} yielded no sample")
     places = {(s.metric.name if s.metric else "", s.item, s.rep) for s in samples}
@@ -66,7 +70,7 @@ def measure(
     return list(_told(samples, model))
 
 
-def _told(samples: Iterable[Sample], model: TransformersModel) -> Iterator[Sample]:
+def _told(samples: Iterable[Sample], model: Any) -> Iterator[Sample]:
     """Each metric's first sample says where the model was not scored in the way that was asked for, and why."""
     said = model.scoring.reason if model.scoring else ""
     seen: set[str] = set()

@@ -27,6 +27,8 @@ class TransformersModel:
     relatives: Mapping[str, Checkpoint] = field(default_factory=dict)
     loading: Loading = field(default_factory=Loading)
 
+    endpoint: Any = field(default=None, init=False)
+
     def __post_init__(self) -> None:
         import torch
         from transformers import AutoTokenizer

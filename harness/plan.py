@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from weighin.harness import base, keys, machine, registry
+from weighin.harness import base, checkpoints, keys, machine, registry
 from weighin.harness.chain import Chains, Link, reads
+from weighin.harness.endpoint import settled
 from weighin.harness.plugin import Checkpoint
 from weighin.harness.spec import Spec
 from weighin.results.errors import WeighinError
@@ -92,7 +93,8 @@ def make_plan(spec: Spec, store: Store, *, download: bool = True, again: Iterabl
     cells = [_with_held(c, None if c.suite in fresh else held.get(c.evaluation_key)) for c in cells]
     variants = {links[label][-1].key if links[label] else found.key for label in links}
     known = {key for key in variants if store.identity(key, machine.machine_key()) is not None}
-    return Plan(spec, found, links, tuple(cells), frozenset(variants - known), chains.elsewhere)
+    served = {key for key in variants if settled((checkpoints.find(key) or found).path)}  # nothing of it can be seen
+    return Plan(spec, found, links, tuple(cells), frozenset(variants - known - served), chains.elsewhere)
 
 
 def _with_held(cell: Cell, held: str | None) -> Cell:

@@ -26,6 +26,7 @@ from weighin.results.records import Metric, Sample
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from weighin.harness.endpoint import Endpoint
     from weighin.harness.serving import Serving
 
 P = ParamSpec("P")
@@ -60,6 +61,8 @@ class Model(Protocol):
     """How this variant is served."""
     serving: Mapping[str, Any]
     """Keyword arguments of `module.generate` that serve it so, the draft model among them."""
+    endpoint: "Endpoint | None"
+    """The server it is behind; None for one in this process. What a server does not show makes a suite abstain."""
     draft: Any
     """The draft model's `transformers` model; None without one."""
 

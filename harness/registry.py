@@ -21,6 +21,8 @@ from weighin.results.errors import WeighinError
 
 Kind = Literal["stage", "suite"]
 FOLDERS: dict[Kind, str] = {"stage": "adapters", "suite": "suites"}
+SERVED = "endpoint"
+"""What stands in a chain like a stage and makes nothing: a server that is said to serve the parent."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ def suggest(name: str, allowed: Iterable[str]) -> str:
 @cache
 def load(kind: Kind, name: str) -> Any:
     """The `Stage` or `Suite` itself. Imports the plugin's module, which imports nothing heavy."""
+    if (kind, name) == ("stage", SERVED):
+        return import_module("weighin.harness.endpoint_stage").endpoint
     found = entry(kind, name)
     function = found.file.stem if found.module.startswith("weighin.") else name
     plugin = getattr(import_module(found.module), function, None)

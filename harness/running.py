@@ -3,6 +3,7 @@
 import argparse
 import os
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,6 +12,9 @@ from weighin.harness import registry, report
 from weighin.harness.spec import Spec, read_spec
 from weighin.results.errors import WeighinError
 from weighin.results.store import Store
+
+if TYPE_CHECKING:
+    from weighin.harness.engine import Engine
 
 Args = argparse.Namespace
 
@@ -29,10 +33,11 @@ def run(args: Args) -> int:
             raise WeighinError(f"--again: no suite {suite!r} in this spec. {registry.suggest(suite, spec.suites)}")
     if args.checkpoints:
         os.environ["WEIGHIN_CHECKPOINTS"] = args.checkpoints  # of the workers, too
+    engine = _engine(args)
     each, place = looks(spec), 0
     while True:
         at, place = each[place], place + 1
-        run_id, ok = _weigh(console, store, at, args)
+        run_id, ok = _weigh(console, store, at, args, engine)
         found = judged(store, at, at.gate, (run_id, None)) if at.gate else []
         gating = [verdict.outcome for verdict in found if verdict.rule.role == "gate"]
         if place == len(each) or not ok or decided(gating):
@@ -50,9 +55,23 @@ def run(args: Args) -> int:
     return 0 if ok else 4
 
 
-def _weigh(console: Console, store: Store, spec: Spec, args: Args) -> tuple[str, bool]:
+def _engine(args: Args) -> "Engine":
+    if args.engine == "local":
+        if args.address:
+            raise WeighinError("--address: is of a Ray cluster; add --engine ray")
+        from weighin.harness.engine_local import Local
+
+        return Local()
+    if registry.missing(["ray"]):
+        raise WeighinError("--engine ray needs ray: pip install 'weighin[ray]'")
+    from weighin.harness.engine_ray import Ray
+
+    return Ray(args.address)
+
+
+def _weigh(console: Console, store: Store, spec: Spec, args: Args, engine: "Engine") -> tuple[str, bool]:
     """One run of a spec: its id, and whether all went well."""
-    from weighin.harness import builds, worker
+    from weighin.harness import builds, checkpoint_url, worker
     from weighin.harness.plan import make_plan
     from weighin.harness.progress import Display
     from weighin.harness.run import job_names, weigh
@@ -61,7 +80,10 @@ def _weigh(console: Console, store: Store, spec: Spec, args: Args) -> tuple[str,
     assert found is not None, "a plan that may download always has its base"
     further = builds.plans(found, store, args.replicates)
     jobs = [name for each in (found, *further) for name in job_names(each)]
-    if jobs:
+    if jobs and args.engine == "local":
         worker.warm_up(found.needs())
+    elif jobs:
+        for root in (found.base, *found.elsewhere.values()):  # what nobody makes, other machines cannot make either
+            checkpoint_url.push(root.path, root.key)
     with Display(console, jobs, store.costs()) as display:
-        return weigh(found, store, display, further)
+        return weigh(found, store, display, further, engine)

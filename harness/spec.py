@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from weighin.harness import registry
+from weighin.harness.endpoint import Endpoint
 from weighin.harness.spec_gate import GateText, checked_rules
 from weighin.harness.view import FrontKey
 from weighin.results.errors import WeighinError
@@ -24,7 +25,7 @@ class SpecError(WeighinError):
 
 
 class Base(BaseModel):
-    """The model that every variant descends from: a hub id, a local directory, or `reference:NAME`."""
+    """The model that every variant descends from: a hub id, a local directory, `reference:NAME`, or a server's."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -35,6 +36,19 @@ class Base(BaseModel):
     """What weights are loaded as; `auto` is what the checkpoint says."""
     allow: list[Literal["pickle", "remote_code"]] = []
     """Dangers taken knowingly: weights that need pickle, code that comes with the model."""
+    endpoint: Endpoint | None = None
+    """The server that `model: {endpoint: URL, name: NAME}` means; `model` is then what it is called for people."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _served(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        if "endpoint" in value and not isinstance(value.get("model"), str):
+            raise ValueError("a server stands below model: {endpoint: URL, name: NAME}")
+        if not isinstance(value.get("model"), dict):
+            return value
+        return {**value, "model": str(value["model"].get("name")), "endpoint": value["model"]}
 
 
 @dataclass(frozen=True)
@@ -267,6 +281,7 @@ def _faults(error: ValidationError, where: str, allowed: tuple[str, ...] = ()) -
             elif part not in ("str", "dict[str,any]", "function-before[_shorthand()]"):
                 path += f".{part}" if path else str(part)
         path = path.replace("gate.rules[", "gate[")  # a list of rules is the usual form
+        path = path.replace("base.endpoint.", "base.model.")
         if path in said:
             continue
         said.add(path)

@@ -14,6 +14,8 @@ from weighin.suites._hflm import language_model
 
 def flips(model: Model, name: str, logged: list[dict[str, Any]]) -> Iterator[Sample]:
     """Shares of a task's questions, from lm-eval's samples of it; nothing where `exact` has answered already."""
+    if model.endpoint:  # it has a way of its own
+        return
     asked = {sample["doc_id"]: sample for sample in logged if _choices(sample)}
     if scoring_of(model).mode != "fast" or not asked:
         return

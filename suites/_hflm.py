@@ -9,13 +9,16 @@ from typing import Any
 from weighin.harness import Model
 from weighin.harness.prefix_tree import Request
 from weighin.harness.scorer import score, scoring_of
+from weighin.suites._remote import remote
 
 Tokens = tuple[Any, list[int], list[int]]
 """lm-eval's request once it is cut into tokens: its texts, the context's ids, the continuation's."""
 
 
 def language_model(model: Model, batch_size: int, max_length: int | None, add_bos_token: bool | None) -> Any:
-    """An lm-eval `LM` on a model in memory, scored as `scoring_of` has it."""
+    """An lm-eval `LM` on a model in memory, scored as `scoring_of` has it, or on one behind a server."""
+    if model.endpoint:
+        return remote(model, max_length, add_bos_token)
     from lm_eval.models.huggingface import HFLM
 
     lm = HFLM(

@@ -47,6 +47,7 @@ class Oracle:
         self.checkpoint = Checkpoint(reference_path("base"), "oracle")
         self.tokenizer = tokenizer()
         self.served, self.draft = Serving(), None
+        self.endpoint: Any = None
         self.rss_before: int | None = None
         self.serving: Mapping[str, Any] = {}
         self.begins: set[tuple[int, ...]] = set()

@@ -23,6 +23,7 @@ class _Looked:
         model = TransformersModel(Checkpoint(reference_path("draft"), "draft"), {}, Loading(dtype="float32"))
         self.model, self.module = model, model.module
         options = {"prompt_lookup_num_tokens": 4}
+        self.endpoint: Any = None
         self.served, self.serving, self.draft = Serving(options=options, block=4), {"do_sample": False, **options}, None
         plain = self.module.generate
 

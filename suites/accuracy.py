@@ -12,10 +12,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from weighin.harness import Metric, Model, Sample, WeighinError, suite
+from weighin.harness import Abstain, Metric, Model, Sample, WeighinError, suite
 from weighin.suites._flips import flips
 from weighin.suites._lm_eval import Options, evaluate, item_keys, load_tasks, task_files
 from weighin.suites._macro import macro, task_mean
+from weighin.suites._remote import unable
 
 
 @suite(needs=("lm_eval", "datasets"), reads=task_files, example={"tasks": ["world_facts"], "limit": 6})
@@ -37,6 +38,7 @@ def accuracy(
     """
     options = Options(num_fewshot, limit, batch_size, max_length, add_bos_token, fewshot_random_seed, seed)
     loaded = load_tasks(tasks, options)
+    yield from _left_out(model, loaded)
     found: dict[str, list[Sample]] = {}
     for name, logged in evaluate(model, loaded, options).items():
         found[name] = list(task_samples(name, loaded["tasks"][name], logged, _windows(model, options)))
@@ -46,9 +48,25 @@ def accuracy(
         yield from _macro_averages(name, [found[task.task_name] for task in group.get_all_tasks()])
 
 
+def _left_out(model: Model, loaded: dict[str, Any]) -> Iterator[Sample]:
+    """Take out the tasks that a model behind a server cannot answer, with a reason each; abstain where none is left."""
+    reasons = {name: unable(model, task) for name, task in loaded["tasks"].items()} if model.endpoint else {}
+    absent = {name: reason for name, reason in reasons.items() if reason}
+    if not absent:
+        return
+    if len(absent) == len(loaded["tasks"]):
+        raise Abstain(next(iter(absent.values())))
+    loaded["tasks"] = {name: task for name, task in loaded["tasks"].items() if name not in absent}
+    loaded["groups"] = {}
+    for name, reason in absent.items():
+        yield Sample("all", None, Metric(f"{name}/acc", "1", better="higher"), reason=reason)
+
+
 def _windows(model: Model, options: Options) -> dict[str, Any]:
     """How lm-eval walks over a long text: windows side by side, each token predicted once, after the first token."""
     window = options.max_length or model.window
+    if model.endpoint:
+        return {"window": window}
     first = model.tokenizer.bos_token or model.tokenizer.eos_token
     return {"window": window, "stride": window, "first_token": first}
 

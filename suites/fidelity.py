@@ -18,7 +18,7 @@ from pydantic import Field
 
 from weighin.harness import Abstain, Metric, Model, Sample, suite
 from weighin.harness.prefix_tree import Request, build
-from weighin.harness.scorer import predictions
+from weighin.harness.scorer import predictions, score
 from weighin.harness.text import documents, encode, text_files
 from weighin.suites._lm_eval import Options, evaluate, item_keys, load_tasks, task_files
 from weighin.suites._quantiles import clustered_quantile
@@ -36,7 +36,10 @@ ALL = (KL, KL99, TOP1, LNPPL, FLIPS, LOST, WON)
 
 
 class _Document(NamedTuple):
-    """A document's content hash, and of each token predicted in it: divergence, agreement, loss of log-likelihood."""
+    """A document's content hash, and of each token predicted in it: divergence, agreement, loss of log-likelihood.
+
+    The first two are empty where a model tells of the given tokens alone.
+    """
 
     item: str
     kl: list[float]
@@ -94,7 +97,8 @@ def fidelity(
             raise Abstain(f"its vocabulary is not its {kin}'s: their predictions cannot be compared token by token")
         if other is not None:
             others.setdefault(other.checkpoint.key, other)
-    told = dict(zip(others, _divergence(model, list(others.values()), rows, batch_size), strict=True))
+    compared = _likelihoods if model.endpoint else _divergence
+    told = dict(zip(others, compared(model, list(others.values()), rows, batch_size), strict=True))
     own = _answers(model, tasks, options)
     known = {key: _Measured(told[key], _answers(other, tasks, options)) for key, other in others.items()}
     for kin, other in relatives.items():
@@ -109,9 +113,14 @@ def fidelity(
 
 def _of_text(found: list[_Document], kin: Kin) -> Iterator[Sample]:
     for document in found:
-        tokens = len(document.kl)
+        tokens = len(document.lost)
         for metric, values in ((KL, document.kl), (TOP1, document.top1), (LNPPL, document.lost)):
-            yield Sample(document.item, sum(values) / tokens, metric[kin], weight=tokens)
+            if values:
+                yield Sample(document.item, sum(values) / tokens, metric[kin], weight=tokens)
+    if not any(document.kl for document in found):
+        reason = "a server tells how likely the given tokens are, and not of all the others"
+        yield from (Sample("all", None, metric[kin], reason=reason) for metric in (KL, KL99, TOP1))
+        return
     value, low, high = clustered_quantile([document.kl for document in found], 0.99)
     tokens = sum(len(document.kl) for document in found)
     yield Sample("all", value, KL99[kin], weight=tokens, low=low, high=high)
@@ -130,8 +139,6 @@ def _divergence(
     model: Model, others: list[Model], rows: list[tuple[int, ...]], batch_size: int
 ) -> list[list[_Document]]:
     """Each document by each of the other models; all models read the documents once, side by side."""
-    import hashlib
-
     import numpy as np
     import torch
 
@@ -143,7 +150,7 @@ def _divergence(
             kl[number, which] = (old.exp() * (old - new)).sum(-1)[at].cpu().numpy()
             same[number, which] = (old.argmax(-1) == new.argmax(-1))[at].cpu().numpy()
             lost[number, which] = (old[at, came] - new[at, came]).double().cpu().numpy()
-    items = [hashlib.sha256(str(row).encode()).hexdigest()[:32] for row in rows]
+    items = [_item(row) for row in rows]
     return [
         [
             _Document(item, *(part.tolist() for part in parts))
@@ -151,6 +158,28 @@ def _divergence(
         ]
         for number in range(len(others))
     ]
+
+
+def _likelihoods(
+    model: Any, others: list[Model], rows: list[tuple[int, ...]], batch_size: int
+) -> list[list[_Document]]:
+    """As `_divergence` of a model behind a server, which tells of the given tokens alone."""
+    ours = model.scores([(row, len(row) - 1) for row in rows])
+    found = []
+    for other in others:
+        theirs = score(other, [Request(row, len(row) - 1) for row in rows], batch_size)
+        lost = [
+            [was - now for was, now in zip(old.logprobs, new.logprobs, strict=True)]
+            for old, new in zip(theirs, ours, strict=True)
+        ]
+        found.append([_Document(_item(row), [], [], each) for row, each in zip(rows, lost, strict=True)])
+    return found
+
+
+def _item(row: tuple[int, ...]) -> str:
+    from hashlib import sha256
+
+    return sha256(str(row).encode()).hexdigest()[:32]
 
 
 def _answers(model: Model, tasks: list[str], options: Options) -> dict[str, _Answer]:

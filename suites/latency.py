@@ -10,7 +10,7 @@ gaps between tokens, all requests together (assisted generation brings several t
 last token. Throughput: output tokens a second; prompts do not count. Each sample keeps its formula.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -21,7 +21,10 @@ from weighin.suites._arrivals import schedule, serve
 from weighin.suites._generate import arrivals, batch_seconds, prompt_ids
 from weighin.suites._interleave import interleaved
 from weighin.suites._quantiles import clustered_quantile, needed, quantile, quantile_interval, warm
+from weighin.suites._streams import Streams, prompt_text
 
+Request = Callable[[], list[float]]
+"""Makes one request: seconds from its call at which each token arrived."""
 Scenario = Literal["single", "offline", "server"]
 SECONDS: dict[str, Any] = {"unit": "s", "better": "lower", "reduce": "median", "runtime": True}
 TTFT, TPOT, ITL, E2E = (Metric(name, **SECONDS) for name in ("ttft", "tpot", "itl", "e2e"))
@@ -83,41 +86,68 @@ def latency(
     The warm-up is found (MSER-5) and left out, and noted where nothing settles. `rate` is that of the server's
     arrivals, requests a second; without it, `load` is the share of time that single requests would keep it busy.
     """
-    ids, length = prompt_ids(model, prompt_tokens), _Length(prompt_tokens, new_tokens)
-    times, left_out = _single(model, ids, new_tokens, requests)
+    length = _Length(prompt_tokens, new_tokens)
+    if model.endpoint:
+        yield from _streamed(model, length, scenarios, (requests, batch, rate, load, seed))
+        return
+    ids = prompt_ids(model, prompt_tokens)
+    times, left_out = _single(lambda: arrivals(model, ids, new_tokens), requests)
     if "single" in scenarios:
         yield from _of_requests(times, length, left_out)
     if "offline" in scenarios:
-        yield from _offline(model, ids, length, batch)
+        yield from _offline(
+            lambda: (batch_seconds(model, [ids] * batch, length.new), batch * length.new), length, batch
+        )
     if "server" in scenarios:
         busy = sum(each[-1] for each in times) / len(times)
-        yield from _server(model, ids, length, schedule(rate or load / busy, requests, seed))
+        yield from _server(lambda: arrivals(model, ids, new_tokens), schedule(rate or load / busy, requests, seed))
     if against_parent:
         yield from _beside_parent(model, ids, new_tokens, (blocks, rounds, seed))
 
 
-def _single(model: Model, ids: list[int], new_tokens: int, requests: int) -> tuple[list[list[float]], dict[str, Any]]:
+def _streamed(model: Model, length: _Length, scenarios: list[Scenario], how: tuple[Any, ...]) -> Iterator[Sample]:
+    """The scenarios by the streams of a server."""
+    requests, batch, rate, load, seed = how
+    streams, prompt = Streams(model), prompt_text(model, length.prompt)
+    times, left_out = _single(lambda: streams.arrivals(prompt, length.new), requests)
+    if "single" in scenarios:
+        yield from _of_requests(times, length, {**left_out, **streams.said()}, whole=not streams.together)
+    if "offline" in scenarios:
+        yield from _offline(lambda: streams.batch([prompt] * batch, length.new), length, batch)
+    if "server" in scenarios:
+        busy = sum(each[-1] for each in times) / len(times)
+        arriving = schedule(rate or load / busy, requests, seed)
+        yield from _server(lambda: streams.arrivals(prompt, length.new), arriving)
+    for metric in RATIOS.values():
+        yield Sample("all", None, metric, reason="a server is another process: nothing is timed beside it")
+
+
+def _single(request: Request, requests: int) -> tuple[list[list[float]], dict[str, Any]]:
     """Arrival times of the tokens of each request after the warm-up, and what is to be said of the warm-up."""
     from tqdm import tqdm
 
-    first = [arrivals(model, ids, new_tokens) for _ in range(2)]  # the very first calls build caches
-    times = [arrivals(model, ids, new_tokens) for _ in tqdm(range(requests), desc="requests")]
+    first = [request() for _ in range(2)]  # the very first calls build caches
+    times = [request() for _ in tqdm(range(requests), desc="requests")]
     cut = warm([each[-1] for each in times])
     said = {"warmup": (cut or 0) + len(first), "settled": cut is not None}
     return times[cut or 0 :], said
 
 
-def _of_requests(times: list[list[float]], length: _Length, said: dict[str, Any]) -> Iterator[Sample]:
+def _of_requests(
+    times: list[list[float]], length: _Length, said: dict[str, Any], whole: bool = True
+) -> Iterator[Sample]:
+    """`whole` tells whether each token was seen to arrive: without that there are no gaps between them."""
     found: dict[Metric, list[float]] = {TTFT: [each[0] for each in times], E2E: [each[-1] for each in times]}
     found[THROUGHPUT] = [len(each) / each[-1] for each in times]
     spread = [each for each in times if each[-1] > each[0]]  # beams come all at once
-    gaps = [[b - a for a, b in pairwise(each)] for each in spread]
+    gaps = [[b - a for a, b in pairwise(each)] for each in spread] if whole else []
     found[TPOT] = [(each[-1] - each[0]) / (len(each) - 1) for each in spread]
     found[ITL] = [quantile(each, 0.5) for each in gaps]
     for metric, values in found.items():
         detail = {"formula": FORMULAE[metric.name], "prompt_tokens": length.prompt, "new_tokens": length.new, **said}
         if not values:
-            yield Sample("request-000", None, metric, reason="all tokens arrive at once")
+            reason = "all tokens arrive at once" if whole else "several tokens arrive in one piece"
+            yield Sample("request-000", None, metric, reason=reason)
         for number, value in enumerate(values):
             yield Sample(f"request-{number:03d}", value, metric, detail=detail if not number else {})
     yield from _tails("itl", gaps)
@@ -146,18 +176,18 @@ def _tails(name: str, groups: list[list[float]]) -> Iterator[Sample]:
         yield Sample("all", value, metric, weight=len(values), detail=detail, low=limits[0], high=limits[1])
 
 
-def _offline(model: Model, ids: list[int], length: _Length, batch: int) -> Iterator[Sample]:
-    """All requests at once, several times."""
-    batch_seconds(model, [ids] * batch, length.new)
+def _offline(at_once: Callable[[], tuple[float, int]], length: _Length, batch: int) -> Iterator[Sample]:
+    """All requests at once, several times; `at_once` gives the seconds and the tokens."""
+    at_once()
     for number in range(6):  # the fewest that give a median an interval
-        seconds = batch_seconds(model, [ids] * batch, length.new)
+        seconds, tokens = at_once()
         detail = {"batch": batch, "prompt_tokens": length.prompt, "new_tokens": length.new}
-        yield Sample(f"batch-{number}", batch * length.new / seconds, OFFLINE, detail=detail)
+        yield Sample(f"batch-{number}", tokens / seconds, OFFLINE, detail=detail)
         yield Sample(f"batch-{number}", batch / seconds, REQUESTS)
 
 
-def _server(model: Model, ids: list[int], length: _Length, times: list[float]) -> Iterator[Sample]:
-    found = serve(times, lambda: arrivals(model, ids, length.new))
+def _server(request: Request, times: list[float]) -> Iterator[Sample]:
+    found = serve(times, request)
     rate = len(times) / times[-1]
     for number, each in enumerate(found):
         item, detail = f"request-{number:03d}", {"rate": rate} if not number else {}

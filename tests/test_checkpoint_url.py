@@ -71,6 +71,19 @@ def another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "another"
 
 
+def test_a_base_that_nobody_made_is_shared_too(shared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "model.safetensors").write_bytes(b"weights")
+    checkpoint_url.push(base, BASE)
+    assert [path.name for path in base.iterdir()] == ["model.safetensors"], "it is not ours to write to"
+    (base / "model.safetensors").unlink()
+    base.rmdir()
+    home = another_machine(tmp_path, monkeypatch)
+    found = checkpoints.present(Checkpoint(base, BASE))
+    assert found.path.is_relative_to(home) and (found.path / "model.safetensors").read_bytes() == b"weights"
+
+
 def test_what_one_machine_made_another_has(shared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make()
     home = another_machine(tmp_path, monkeypatch)

@@ -1,0 +1,208 @@
+"""Work on a Ray cluster: makes and cells become tasks that ask for room, near the checkpoints that they read.
+
+Steps of the run take turns in this process, a thread each that waits while its work is elsewhere; so the store has one
+writer, and the order of what is kept is one that `local` could have come to.
+"""
+# pyright: reportMissingImports=false
+# (Ray is an extra of its own)
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Any
+
+from weighin.harness import machine, worker
+from weighin.harness.engine import Lost, Runner, Task, Wants
+from weighin.results.address import Address
+from weighin.results.errors import WeighinError
+
+ATTEMPTS = 3
+"""How many machines may be lost with a piece of work before it is what takes them down."""
+
+KEPT = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "WEIGHIN_HOME", "WEIGHIN_CHECKPOINTS", "TOKENIZERS_PARALLELISM")
+"""What of this process's environment the work sees elsewhere, absent where it is absent here: Ray sets the first."""
+
+LOOPBACK = "127.0.0.2"
+"""Where a cluster of our own listens: Ray takes 127.0.0.1 for the network's address, and this one as it is."""
+
+
+class Ray:
+    """A cluster: an address, or None for one on this machine that ends with the run."""
+
+    def __init__(self, address: str | None = None) -> None:
+        self.address = address
+        self.nodes: dict[str, Mapping[str, float]] = {}
+        """What each living node has (CPU, GPU, memory), by its id."""
+        self._turn = threading.Lock()
+        self._held: dict[str, str] = {}
+        """Which node read a checkpoint last."""
+        self._busy: Counter[str] = Counter()
+        """Pieces of work that each node has been sent and has not answered."""
+        self._pending: set[Any] = set()
+        self._stopped = False
+
+    def each(self, tasks: Sequence[Task]) -> None:
+        """Call every task once all that it stands on have been, as many at a time as the cluster has room for."""
+        with self._connected():
+            width = max(2, 2 * int(sum(node["CPU"] for node in self.nodes.values())))
+            with ThreadPoolExecutor(width, thread_name_prefix="weighin-step") as pool:
+                try:
+                    self._follow({task.name: task for task in tasks}, pool)
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    self._stop()
+                    raise
+
+    def _follow(self, open_: dict[str, Task], pool: ThreadPoolExecutor) -> None:
+        names, done, going = set(open_), set[str](), dict[Future[None], str]()
+        while open_ or going:
+            for name, task in list(open_.items()):
+                if all(other in done or other not in names for other in task.after):
+                    going[pool.submit(self._step, task)] = name
+                    del open_[name]
+            if not going:
+                raise WeighinError(f"steps wait for each other: {', '.join(sorted(open_)[:3])}")
+            ended, _ = wait(going, return_when=FIRST_COMPLETED)
+            for future in ended:
+                future.result()
+                done.add(going.pop(future))
+
+    def _step(self, task: Task) -> None:
+        with self._turn:
+            task.act()
+
+    def _stop(self) -> None:
+        """Whoever waits for work waits no longer, and the work ends."""
+        import ray
+
+        self._stopped = True
+        for pending in list(self._pending):
+            ray.cancel(pending, force=True)
+
+    def do(self, work: Callable[[Runner], Any], wants: Wants, progress: worker.Progress) -> Any:
+        """What `work` returns, on a node of this machine's class. Others take their turn meanwhile.
+
+        A machine that is lost with it is tried elsewhere, three in all; then, and where the work itself raises,
+        raises `Lost`.
+        """
+        import ray
+
+        said, lost = "", set[str]()
+        for _ in range(ATTEMPTS):
+            where = self._choose(wants, lost)
+            try:
+                node, answer = self._answer(self._submit(work, wants, where), where)
+            except (ray.exceptions.RayTaskError, WeighinError) as error:
+                raise Lost(f"on node {where[:8]}: {_first_line(getattr(error, 'cause', None) or error)}") from None
+            except ray.exceptions.RayError as error:  # the worker, its node or the room for it went away
+                if self._stopped:
+                    raise
+                said = _first_line(error)
+                lost.add(where)
+                continue
+            self._held.update(dict.fromkeys(wants.near, node))
+            return answer
+        raise Lost(f"{ATTEMPTS} workers were lost with it, the last by {said}")
+
+    def _answer(self, pending: Any, where: str) -> Any:
+        """Wait for it, and let others take their turn until it is there."""
+        import ray
+
+        self._busy[where] += 1
+        self._pending.add(pending)
+        self._turn.release()
+        try:
+            return ray.get(pending)
+        finally:
+            self._turn.acquire()
+            self._pending.discard(pending)
+            self._busy[where] -= 1
+
+    def _choose(self, wants: Wants, lost: set[str]) -> str:
+        """The node that read the checkpoint last; else the one with the least to do. None that lost it already."""
+        self._look()
+        able = {node for node in self.nodes if node not in lost} or set(self.nodes)
+        for key in wants.near:
+            if self._held.get(key) in able:
+                return self._held[key]
+        return min(able, key=lambda node: (self._busy[node] / self.nodes[node]["CPU"], node))
+
+    def _submit(self, work: Callable[[Runner], Any], wants: Wants, where: str) -> Any:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        # What is asked for is an estimate: more than the node has would wait for ever.
+        has = self.nodes[where]
+        remote = ray.remote(_there).options(
+            num_cpus=has["CPU"] if wants.alone else min(wants.cpus, has["CPU"]),
+            num_gpus=min(wants.gpus, has.get("GPU", 0.0)),
+            memory=int(min(wants.memory, has.get("memory", 0.0))) or None,
+            max_retries=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(where, soft=True),  # soft: another, where it is gone
+        )
+        kept = {name: os.environ.get(name) for name in KEPT}
+        return remote.remote(work, machine.machine_key(), kept)
+
+    # -- the cluster --------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is told to anybody
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        import ray
+
+        started = not ray.is_initialized()
+        if started:
+            quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
+            if self.address:
+                host = self.address.rpartition(":")[0]
+                if Address(host).loopback:  # else this process would be looked for at the network's address
+                    quiet["_node_ip_address"] = host
+                try:
+                    ray.init(address=self.address, **quiet)
+                except (ConnectionError, ValueError, RuntimeError) as error:
+                    raise WeighinError(
+                        f"--address {self.address}: no Ray cluster there: {_first_line(error)}"
+                    ) from None
+            else:
+                ray.init(include_dashboard=False, _node_ip_address=LOOPBACK, **quiet)
+        try:
+            self._look()
+            yield
+        finally:
+            if started:
+                ray.shutdown()
+
+    def _look(self) -> None:
+        """The nodes that are alive."""
+        import ray
+
+        self.nodes = {
+            node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")
+        }
+        if not self.nodes:
+            raise WeighinError("the Ray cluster has no node with a processor; start one: ray start --address=HEAD")
+
+
+def _there(work: Callable[[Runner], Any], expected: str, environment: dict[str, str | None]) -> tuple[str, Any]:
+    """On the node: its id, and what the work gives, in processes of its own, as it would where it was sent from."""
+    import ray
+
+    for name, value in environment.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    machine.facts.cache_clear()
+    node = ray.get_runtime_context().get_node_id()
+    if machine.machine_key() != expected:
+        reason = f"node {machine.hostname()} is of another machine class than {expected[:12]}, which the run weighs"
+        return node, worker.Outcome("failed", reason=reason)
+    return node, work(worker.run)
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
