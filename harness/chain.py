@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from weighin.harness import base, checkpoints, keys, registry
+from weighin.harness import base, checkpoints, environments, keys, registry
 from weighin.harness.outline import Outline, read, unserved
 from weighin.harness.plugin import Checkpoint, Stage, Suite
 from weighin.harness.spec import Base, Spec, SpecError, Step
@@ -23,6 +23,8 @@ class Link:
     step: Step
     others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Keys of the checkpoints that its parameters name."""
+    environment: str = ""
+    """The managed environment in which its checkpoint is opened; empty: ours."""
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -92,8 +94,9 @@ class Chains:
         code = keys.code_digest(registry.entry("stage", step.stage).file)
         data = keys.files_digest(reads(plugin, step.params))
         params = {**step.params, **found}  # a label is a name for a checkpoint, and only the checkpoint counts
-        key = keys.step_key(parent.key, step.stage, params, code, data, keys.versions(plugin.needs))
-        return Link(key, parent.key, root, depth, step, found), seen
+        key = keys.step_key(parent.key, step.stage, params, code, data, environments.step_versions(step.stage, plugin))
+        opened = registry.stage(seen.runtime).environment if seen.runtime else ""
+        return Link(key, parent.key, root, depth, step, found, opened), seen
 
     def _find(self, name: str) -> _Known:
         """What a parameter names: a label of the spec, or else a model."""
@@ -120,10 +123,10 @@ def _foresee(step: Step, plugin: Stage[...], parent: Outline, others: Mapping[st
     }
     if plugin.changes == "serving":
         return (plugin.foresee(parent, params) if plugin.foresee else parent).but(served=step.stage)
-    if plugin.foresee:
-        return plugin.foresee(parent, params)
-    unserved(step.stage, parent)
-    return parent
+    made = plugin.foresee(parent, params) if plugin.foresee else parent
+    if not plugin.foresee:
+        unserved(step.stage, parent)
+    return made.but(runtime=step.stage) if plugin.opens else made
 
 
 def _several(value: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from weighin.harness import registry
 from weighin.harness.meter import Meter
 from weighin.harness.model import Loading, TransformersModel
-from weighin.harness.plugin import Checkpoint, Suite
+from weighin.harness.plugin import Abstain, Checkpoint, Suite
 from weighin.results.errors import WeighinError
 from weighin.results.records import Sample
 
@@ -41,9 +42,12 @@ def make(
 
 def identify(checkpoint: Checkpoint, relatives: Mapping[str, Checkpoint], loading: Loading) -> dict[str, Any]:
     """The identity of a checkpoint, reloaded from disk."""
-    from weighin.harness.identity import identify as establish
-
-    return establish(TransformersModel(checkpoint, relatives, loading))
+    model = TransformersModel(checkpoint, relatives, loading, registry.opened)
+    if model.runtime:
+        from weighin.harness.identity_runtime import identify as establish
+    else:
+        from weighin.harness.identity import identify as establish
+    return establish(model)
 
 
 def measure(
@@ -55,7 +59,10 @@ def measure(
     """
     _seed(params)
     plugin = registry.suite(suite)
-    model = TransformersModel(checkpoint, relatives, loading)
+    if absent := registry.missing(plugin.needs):  # ours was looked at when the spec was read
+        where = os.environ.get("WEIGHIN_ENVIRONMENT", "this one")
+        raise Abstain(f"{suite} needs {', '.join(absent)}, which the environment {where} does not have")
+    model = TransformersModel(checkpoint, relatives, loading, registry.opened)
     samples = list(_named(plugin, plugin(model, **_typed("suite", suite, params)), suite))
     if not samples:
         raise WeighinError(f"suite {suite} yielded no sample")
