@@ -29,7 +29,7 @@ class OpenVINO:
         self.served: dict[str, str] = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         self.config = {**self.served, "INFERENCE_NUM_THREADS": str(torch.get_num_threads()), "CACHE_DIR": ""}
         self.module: Any = OVModelForCausalLM.from_pretrained(
-            folder, device="CPU", local_files_only=True, ov_config=dict(self.config)
+            str(folder), device="CPU", local_files_only=True, ov_config=dict(self.config)
         )
         self.module.compile()
 

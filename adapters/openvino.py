@@ -79,7 +79,7 @@ def openvino(
             how |= {"dataset": documents(data, samples=samples, seed=seed), "num_samples": samples}
         quantised = {"quantization_config": OVWeightQuantizationConfig(**how)}
     model = OVModelForCausalLM.from_pretrained(
-        parent.path, export=True, compile=False, local_files_only=True, use_cache=True, torch_dtype=torch.float32,
+        str(parent.path), export=True, compile=False, local_files_only=True, use_cache=True, torch_dtype=torch.float32,
         **quantised,
     )  # fmt: skip
     if bits == 16:

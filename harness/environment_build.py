@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 from weighin.harness.checkpoints import MANIFEST, home
@@ -90,7 +91,8 @@ def _install(making: _Making, told: Told) -> None:
     ledger = aside / LEDGER
     if not ledger.is_file():
         # Its scripts name the directory it was made in and break with its name; only its interpreter is ever called.
-        _call(making, [sys.executable, "-m", "venv", "--clear", str(aside)])
+        ours = ["--without-pip"] if find_spec("pip") else []
+        _call(making, [sys.executable, "-m", "venv", "--clear", *ours, str(aside)])
         ledger.touch()
     constraints = aside / "constraints.txt"
     constraints.write_text("".join(f"{pin}\n" for pin in environment.pins), encoding="utf-8")
@@ -98,11 +100,16 @@ def _install(making: _Making, told: Told) -> None:
     told(len(noted), len(environment.pins))
     for some in _groups([pin for pin in environment.pins if str(pin) not in noted]):
         how = ["--constraint", str(constraints)] if some[0].dependencies else ["--no-deps"]
-        pip = [str(aside / "bin" / "python"), "-m", "pip", "install", "--no-input", "--no-compile"]
-        _call(making, [*pip, "--ignore-installed", *how, *map(str, some)])
+        _call(making, [*_pip(aside / "bin" / "python"), "--ignore-installed", *how, *map(str, some)])
         noted |= set(map(str, some))
         _note(ledger, some)
         told(len(noted), len(environment.pins))
+
+
+def _pip(python: Path) -> list[str]:
+    """The command that installs for an interpreter: by our own pip where there is one, else by its own."""
+    pip = [sys.executable, "-m", "pip", "--python", str(python)] if find_spec("pip") else [str(python), "-m", "pip"]
+    return [*pip, "install", "--no-input", "--no-compile"]
 
 
 def _groups(pins: Sequence[Pin]) -> Iterator[list[Pin]]:

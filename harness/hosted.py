@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import metadata
 from multiprocessing.connection import Connection
@@ -41,10 +42,11 @@ class _Host:
         self.log = home() / "logs" / f"environment-{environment.name}.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.busy = threading.Lock()
+        needs = {need for stage in environment.stages for need in registry.stage(stage).needs}
+        command = [str(environment.python), "-m", "weighin.harness.hosted", str(theirs.fileno()), *sorted(needs)]
         with self.log.open("w") as said:
             self.process = subprocess.Popen(
-                [str(environment.python), "-m", "weighin.harness.hosted", str(theirs.fileno())],
-                env=variables, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+                command, env=variables, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=said, stderr=said,
                 start_new_session=True,
             )  # fmt: skip
         theirs.close()
@@ -130,10 +132,9 @@ def _write(folder: Path, links: dict[str, str], points: str) -> None:
         aside.rename(folder)
 
 
-def serve(channel: Connection) -> None:
+def serve(channel: Connection, preload: Sequence[str]) -> None:
     """The host's side: run what comes, one job after the other, until the caller is gone."""
-    there = environments.find(os.environ["WEIGHIN_ENVIRONMENT"])
-    worker.warm_up({need for stage in there.stages for need in registry.stage(stage).needs})
+    worker.warm_up(preload)
     jobs: list[worker.Job] = []
     news = threading.Condition()
 
@@ -156,4 +157,4 @@ def serve(channel: Connection) -> None:
 
 
 if __name__ == "__main__":
-    serve(Connection(int(sys.argv[1])))
+    serve(Connection(int(sys.argv[1])), sys.argv[2:])

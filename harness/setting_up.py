@@ -68,9 +68,9 @@ def _list(console: Console) -> None:
         stages, count = ", ".join(environment.stages), str(len(environment.pins))
         command = "" if environment.ready else environment.command
         made.add_row(environment.name, state, _size(environment), count, stages, command)
-    for name, size in _left_over({each.folder.name for each in found.values()}):
-        made.add_row(name, "of no list any more", size, "", "", "delete the directory")
     console.print(made)
+    for name, size in _left_over({each.folder.name for each in found.values()}):
+        console.print(f"{name}: no list names it any more, delete it ({size})", highlight=False, soft_wrap=True)
     console.print(f"[dim]in {escape(str(environments.place()))}[/]", highlight=False)
 
 
