@@ -103,15 +103,15 @@ def source() -> Path:
     """A directory of links under which this package and those of others' plugins can be imported, entry points too."""
     links = {f"weighin/{name}": str(Path(__file__).resolve().parent.parent / name) for name in OURS}
     points: dict[str, list[str]] = {}
-    for folder in registry.FOLDERS.values():
-        for point in metadata.entry_points(group=f"weighin.{folder}"):
+    for kind in registry.FOLDERS.values():
+        for point in metadata.entry_points(group=f"weighin.{kind}"):
             found = importlib.util.find_spec(point.module.partition(".")[0])
             if found is None or found.origin is None:
                 continue
             where = Path(found.origin)
             target = where.parent if found.submodule_search_locations else where
             links[target.name] = str(target)
-            points.setdefault(f"weighin.{folder}", []).append(f"{point.name} = {point.value}")
+            points.setdefault(f"weighin.{kind}", []).append(f"{point.name} = {point.value}")
     text = "".join(f"[{group}]\n" + "".join(f"{line}\n" for line in lines) for group, lines in points.items())
     folder = environments.place() / f".source-{digest([links, text])[:16]}"
     if not folder.is_dir():

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from weighin.harness import serving
+from weighin.harness import older, serving
 from weighin.harness.outline import read
 from weighin.harness.plugin import Checkpoint, Model
 from weighin.harness.runtime import Runtime
@@ -35,17 +35,15 @@ class TransformersModel:
 
     def __post_init__(self) -> None:
         import torch
-        from transformers import AutoTokenizer
 
         self.rss_before = process_memory("VmRSS")
-        folder = str(self.checkpoint.path)
         remote = "remote_code" in self.loading.allow
         options: dict[str, Any] = {"dtype": self.loading.dtype, "trust_remote_code": remote}
         if "pickle" not in self.loading.allow:
             options["use_safetensors"] = True
         if torch.cuda.is_available():
             options["device_map"] = "cuda"
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=remote)
+        self.tokenizer = older.tokenizer(self.checkpoint.path, remote=remote)
         elsewhere = read(self.checkpoint.path).runtime
         self.runtime = self.opens(self.checkpoint.path, elsewhere) if self.opens and elsewhere else None
         self.module: Any = self.runtime.module if self.runtime else pretrained(self.checkpoint.path, **options).eval()
