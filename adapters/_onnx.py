@@ -8,7 +8,6 @@ from typing import Any
 
 from weighin.adapters._export import tensors
 from weighin.harness import Weight
-from weighin.harness.older import configured
 
 FILE = "model.onnx"
 PRODUCTS = {"MatMul", "FusedMatMul", "Gemm", "MatMulNBits", "MatMulInteger", "MatMulIntegerToFloat"} | {
@@ -28,8 +27,9 @@ class OnnxRuntime:
 
         self.file = folder / FILE
         self.module: Any = ORTModelForCausalLM.from_pretrained(
-            str(folder), config=configured(folder), local_files_only=True, use_cache=True, session_options=_options()
+            str(folder), local_files_only=True, use_cache=True, session_options=_options()
         )
+        self.module.forward = _masked(self.module.forward)
 
     def weights(self) -> Iterator[Weight]:
         """The initializers that matrix products and lookups read, under the names of PyTorch's layers, and the rest."""
@@ -146,6 +146,17 @@ def _main(node: Any, name: str) -> bool:
     if name.endswith(("_scale", "_zero_point")):
         return False
     return node.op_type != "MatMulNBits" or list(node.input).index(name) == 1
+
+
+def _masked(forward: Any) -> Any:
+    """A forward that needs no attention mask where nothing is masked, as PyTorch's: lm-eval gives none."""
+
+    def called(input_ids: Any, attention_mask: Any = None, **rest: Any) -> Any:
+        if attention_mask is None:
+            attention_mask = input_ids.new_ones(input_ids.shape)
+        return forward(input_ids, attention_mask=attention_mask, **rest)
+
+    return called
 
 
 def _options() -> Any:

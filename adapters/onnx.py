@@ -16,7 +16,7 @@ from typing import Any, Literal
 from weighin.adapters._export import companions, exportable
 from weighin.adapters._onnx import FILE, OnnxRuntime
 from weighin.harness import Checkpoint, Outline, WeighinError, stage
-from weighin.harness.older import configured
+from weighin.harness.older import readable
 
 
 def _foresee(parent: Outline, params: Mapping[str, Any]) -> Outline:
@@ -55,11 +55,11 @@ def onnx(
     import torch
     from optimum.onnxruntime import ORTModelForCausalLM
 
-    model = ORTModelForCausalLM.from_pretrained(
-        str(parent.path), config=configured(parent.path), export=True, use_cache=True, local_files_only=True,
-        dtype=torch.float32,
-    )  # fmt: skip
-    model.save_pretrained(out)
+    with readable(parent.path) as source:
+        model = ORTModelForCausalLM.from_pretrained(
+            str(source), export=True, use_cache=True, local_files_only=True, dtype=torch.float32
+        )
+        model.save_pretrained(out)
     companions(parent.path, out)
     if bits == 8:
         _eight(out / FILE, symmetric)

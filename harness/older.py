@@ -4,6 +4,9 @@ The class that it names for a tokenizer is not known there, and rope parameters 
 """
 
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,24 @@ def configured(folder: Path) -> Any:
     if "partial_rotary_factor" in rope:
         config.partial_rotary_factor = rope["partial_rotary_factor"]
     return config
+
+
+@contextmanager
+def readable(folder: Path) -> Iterator[Path]:
+    """A directory that this release reads as it is meant, for libraries that load it by themselves: `folder`, or its
+    files again, beside a configuration in this release's words, for as long as the block runs.
+    """
+    config = configured(folder)
+    if config is None:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as name:
+        beside = Path(name)
+        for file in folder.iterdir():
+            (beside / file.name).symlink_to(file.resolve())
+        (beside / "config.json").unlink()
+        config.save_pretrained(beside)
+        yield beside
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -261,12 +261,8 @@ def test_nothing_outlives_its_caller(site: Path, ready: Ready, tmp_path: Path) -
 SUITES = {"memory": {"new_tokens": 2}, "fidelity": {"samples": 4, "limit": 4, "max_length": 64}}
 
 
-def planned(base: Path, store: Store) -> Plan:
-    document = {
-        "base": str(base),
-        "variants": {"far": "abroad", "near": {"decode": {"beams": 2}}},
-        "suites": SUITES,
-    }
+def planned(base: Path, store: Store, **more: Any) -> Plan:
+    document = {"base": str(base), "variants": {"far": "abroad", **more}, "suites": SUITES}
     found = make_plan(parse_spec(document), store)
     assert found is not None
     return found
@@ -274,7 +270,7 @@ def planned(base: Path, store: Store) -> Plan:
 
 def test_the_key_holds_the_list(site: Path, pico_dir: Path, tmp_path: Path) -> None:
     def keys() -> tuple[str, str, dict[str, Any]]:
-        plan = planned(pico_dir, Store(tmp_path / "weighin.duckdb"))
+        plan = planned(pico_dir, Store(tmp_path / "weighin.duckdb"), near={"decode": {"beams": 2}})
         cell = next(c for c in plan.cells if (c.label, c.suite) == ("far", "memory"))
         return plan.variant("far"), plan.variant("near"), dict(cell.protocol)
 
