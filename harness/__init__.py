@@ -2,6 +2,7 @@
 
 from weighin.harness.outline import Outline
 from weighin.harness.plugin import Abstain, Checkpoint, Model, Stage, Suite, stage, suite
+from weighin.harness.runtime import Runtime, Weight
 from weighin.results.errors import WeighinError
 from weighin.results.records import Metric, Sample, Source
 
@@ -11,11 +12,13 @@ __all__ = [
     "Metric",
     "Model",
     "Outline",
+    "Runtime",
     "Sample",
     "Source",
     "Stage",
     "Suite",
     "WeighinError",
+    "Weight",
     "stage",
     "suite",
 ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from weighin.harness import base, checkpoints, keys, registry
+from weighin.harness import base, checkpoints, environments, keys, registry
 from weighin.harness.endpoint import Endpoint, settle
 from weighin.harness.outline import Outline, read, unserved
 from weighin.harness.plugin import Checkpoint, Stage, Suite
@@ -24,6 +24,8 @@ class Link:
     step: Step
     others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Keys of the checkpoints that its parameters name."""
+    environment: str = ""
+    """The managed environment in which its checkpoint is opened; empty: ours."""
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -97,8 +99,9 @@ class Chains:
         code = keys.code_digest(registry.entry("stage", step.stage).file)
         data = keys.files_digest(reads(plugin, step.params))
         params = {**step.params, **found}  # a label is a name for a checkpoint, and only the checkpoint counts
-        key = keys.step_key(parent.key, step.stage, params, code, data, keys.versions(plugin.needs))
-        return Link(key, parent.key, root, depth, step, found), seen
+        key = keys.step_key(parent.key, step.stage, params, code, data, environments.step_versions(step.stage, plugin))
+        opened = registry.stage(seen.runtime).environment if seen.runtime else ""
+        return Link(key, parent.key, root, depth, step, found, opened), seen
 
     def _served(self, step: Step, parent: _Known, root: str, depth: int) -> tuple[Link, Outline]:
         """The server that is said to serve the parent; its tokens are those of the chain's root, or a model's."""
@@ -137,10 +140,10 @@ def _foresee(step: Step, plugin: Stage[...], parent: Outline, others: Mapping[st
     }
     if plugin.changes == "serving":
         return (plugin.foresee(parent, params) if plugin.foresee else parent).but(served=step.stage)
-    if plugin.foresee:
-        return plugin.foresee(parent, params)
-    unserved(step.stage, parent)
-    return parent
+    made = plugin.foresee(parent, params) if plugin.foresee else parent
+    if not plugin.foresee:
+        unserved(step.stage, parent)
+    return made.but(runtime=step.stage) if plugin.opens else made
 
 
 def _several(value: Any) -> list[str]:

@@ -16,7 +16,7 @@ from weighin.harness.plugin import Checkpoint
 from weighin.results.errors import WeighinError
 
 MANIFEST = "weighin.json"
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".npz", ".gguf")
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".npz", ".gguf", ".onnx", ".onnx_data")
 
 
 def home() -> Path:

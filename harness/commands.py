@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from weighin.harness import lineage, registry, report
+from weighin.harness import environments, lineage, registry, report
 from weighin.harness.catalogue import allowed
 from weighin.harness.spec import packaged, read_spec
 from weighin.results.errors import WeighinError
@@ -100,7 +100,10 @@ def _show_plugin(console: Console, kind: registry.Kind, name: str) -> None:
                 f"metric {metric.name}: unit {metric.unit}, {metric.better} is better, {metric.reduce} of its samples"
             )
         )
-    absent = registry.missing(plugin.needs)
+    absent = registry.absent(plugin)
+    where = environments.of_stage(name) if kind == "stage" else None
+    if where and not where.ready:
+        console.print(f"[yellow]{escape(where.missing)}[/]", highlight=False)
     if absent:
         console.print(f"[yellow]needs {', '.join(absent)}:[/] {escape(registry.install_command(absent))}")
 
@@ -121,6 +124,8 @@ def plan(args: Args) -> int:
         )
         return 0
     report.plan(console, found)
+    for environment in found.not_set_up():
+        console.print(f"[yellow]{escape(environment.missing)}[/]", highlight=False)
     left = Estimate(job_names(found), store.costs()).seconds()
     about = f", about {duration(left)}" if left else ""
     makes, opens = len(found.to_make()), len(found.open_cells())
@@ -248,6 +253,7 @@ VERBS: dict[str, Callable[[Args], int]] = {
     "import": import_,
     "merge": _elsewhere("sharing", "merge"),
     "serve": _elsewhere("sharing", "serve"),
+    "setup": _elsewhere("setting_up", "setup"),
     "calibrate": calibrate,
     "doctor": doctor,
     "reference": reference,

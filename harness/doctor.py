@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from weighin.harness import checkpoints, machine, registry, report
+from weighin.harness import checkpoints, environments, machine, registry, report
 from weighin.results.errors import WeighinError
 from weighin.results.render import quantity
 from weighin.results.store import Store
@@ -65,10 +65,14 @@ def _abilities(gpu: bool) -> Iterator[tuple[str, bool, str]]:
 def _plugins(console: Console) -> None:
     for kind in registry.FOLDERS:
         for name in registry.entries(kind):
-            absent = registry.missing(registry.load(kind, name).needs)
+            absent = registry.absent(registry.load(kind, name))
             if absent:
                 command = registry.install_command(absent)
                 console.print(f"{kind} {name} needs {', '.join(absent)}: {escape(command)}", highlight=False)
+    for environment in environments.all_of_them().values():
+        if not environment.ready:
+            stages = " and ".join(environment.stages)
+            console.print(f"stage {stages}: {escape(environment.missing)}", highlight=False)
 
 
 def _store_state(store: Store) -> str:

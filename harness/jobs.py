@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from weighin.harness.endpoint import settled
 from weighin.harness.endpoint_model import EndpointModel
 from weighin.harness.meter import Meter
 from weighin.harness.model import Loading, TransformersModel
-from weighin.harness.plugin import Checkpoint, Suite
+from weighin.harness.plugin import Abstain, Checkpoint, Suite
 from weighin.results.errors import WeighinError
 from weighin.results.records import Sample
 
@@ -43,9 +44,12 @@ def make(
 
 def identify(checkpoint: Checkpoint, relatives: Mapping[str, Checkpoint], loading: Loading) -> dict[str, Any]:
     """The identity of a checkpoint, reloaded from disk."""
-    from weighin.harness.identity import identify as establish
-
-    return establish(TransformersModel(checkpoint, relatives, loading))
+    model = TransformersModel(checkpoint, relatives, loading, registry.opened)
+    if model.runtime:
+        from weighin.harness.identity_runtime import identify as establish
+    else:
+        from weighin.harness.identity import identify as establish
+    return establish(model)
 
 
 def measure(
@@ -57,7 +61,10 @@ def measure(
     """
     _seed(params)
     plugin = registry.suite(suite)
-    model: Any = (EndpointModel if settled(checkpoint.path) else TransformersModel)(checkpoint, relatives, loading)
+    if absent := registry.missing(plugin.needs):  # ours was looked at when the spec was read
+        where = os.environ.get("WEIGHIN_ENVIRONMENT", "this one")
+        raise Abstain(f"{suite} needs {', '.join(absent)}, which the environment {where} does not have")
+    model = _model(checkpoint, relatives, loading)
     samples = list(_named(plugin, plugin(model, **_typed("suite", suite, params)), suite))
     if isinstance(model, EndpointModel):
         model.still("measured")
@@ -68,6 +75,13 @@ def measure(
         twice = [k for k, g in itertools.groupby(sorted((s.item, s.rep) for s in samples)) if len(list(g)) > 1]
         raise WeighinError(f"suite {suite} yielded two samples for one metric, item and repetition: {twice[:1]}")
     return list(_told(samples, model))
+
+
+def _model(checkpoint: Checkpoint, relatives: Mapping[str, Checkpoint], loading: Loading) -> Any:
+    """The model of a checkpoint: behind a server, or in this process."""
+    if settled(checkpoint.path):
+        return EndpointModel(checkpoint, relatives, loading)
+    return TransformersModel(checkpoint, relatives, loading, registry.opened)
 
 
 def _told(samples: Iterable[Sample], model: Any) -> Iterator[Sample]:

@@ -122,7 +122,7 @@ def _helpers(file: Path) -> Iterator[Path]:
                 yield from _module_file(alias.name, None)
 
 
-CONTRACTS = {"__init__", "outline", "plugin"}
+CONTRACTS = {"__init__", "outline", "plugin", "runtime"}
 """What only describes; it changes no result."""
 
 

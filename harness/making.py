@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from weighin.harness import checkpoints, jobs, keys, registry, worker
+from weighin.harness import checkpoints, environments, jobs, registry, worker
 from weighin.harness.chain import Link
 from weighin.harness.engine import Runner
 from weighin.harness.model import Loading
@@ -64,13 +64,13 @@ def build(order: Order, run: Runner) -> Built:
             "stage": stage, "params": link.step.params, "parent": _here(order.parent), "out": folder,
             "others": _here(order.others),
         }  # fmt: skip
-        made = run(worker.Job(jobs.make, arguments, order.log))
+        made = run(worker.Job(jobs.make, arguments, order.log, registry.stage(stage).environment))
         if made.status != "ok":
             return Built(made.seconds, made.reason)
         looked_at = {
             "checkpoint": Checkpoint(folder, link.key), "relatives": _here(order.relatives), "loading": order.loading,
         }  # fmt: skip
-        found = run(worker.Job(jobs.identify, looked_at, order.log))
+        found = run(worker.Job(jobs.identify, looked_at, order.log, link.environment))
         seconds = made.seconds + found.seconds
         if reason := found.reason or _unchanged(stage, found.value):
             return Built(made.seconds, reason)
@@ -102,7 +102,7 @@ def _manifest(link: Link, outcome: worker.Outcome, identity: Mapping[str, Any]) 
         "depth": link.depth,
         "stage": link.step.stage,
         "params": dict(link.step.params),
-        "packages": keys.versions(registry.stage(link.step.stage).needs),
+        "packages": dict(environments.step_versions(link.step.stage, registry.stage(link.step.stage))),
         "made_at": datetime.now(UTC).isoformat(),
         "seconds": outcome.seconds,
         "peak_bytes": outcome.peak_bytes,

@@ -1,12 +1,14 @@
 """A checkpoint reloaded from disk behind the `Model` protocol, through transformers. This is what suites measure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from weighin.harness import serving
+from weighin.harness import older, serving
+from weighin.harness.outline import read
 from weighin.harness.plugin import Checkpoint, Model
+from weighin.harness.runtime import Runtime
 from weighin.harness.structure import pretrained
 
 
@@ -21,28 +23,32 @@ class Loading:
 
 @dataclass
 class TransformersModel:
-    """Implements `Model`. Weights are read at construction, onto an accelerator where there is one."""
+    """Implements `Model`. Weights are read at construction, onto an accelerator where there is one.
+
+    `opens(folder, stage)` opens one that another runtime computes with.
+    """
 
     checkpoint: Checkpoint
     relatives: Mapping[str, Checkpoint] = field(default_factory=dict)
     loading: Loading = field(default_factory=Loading)
+    opens: Callable[[Path, str], Runtime] | None = None
 
     endpoint: Any = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         import torch
-        from transformers import AutoTokenizer
 
         self.rss_before = process_memory("VmRSS")
-        folder = str(self.checkpoint.path)
         remote = "remote_code" in self.loading.allow
         options: dict[str, Any] = {"dtype": self.loading.dtype, "trust_remote_code": remote}
         if "pickle" not in self.loading.allow:
             options["use_safetensors"] = True
         if torch.cuda.is_available():
             options["device_map"] = "cuda"
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=remote)
-        self.module: Any = pretrained(self.checkpoint.path, **options).eval()
+        self.tokenizer = older.tokenizer(self.checkpoint.path, remote=remote)
+        elsewhere = read(self.checkpoint.path).runtime
+        self.runtime = self.opens(self.checkpoint.path, elsewhere) if self.opens and elsewhere else None
+        self.module: Any = self.runtime.module if self.runtime else pretrained(self.checkpoint.path, **options).eval()
         self.served = serving.read(self.checkpoint.path)
         self.serving: Mapping[str, Any]
         self.serving, self.draft = serving.prepare(self.module, self.checkpoint.path, self.served, **options)
@@ -81,11 +87,13 @@ class TransformersModel:
             if kin is not None:
                 found = next((m for m in self._kin.values() if m and m.checkpoint.key == kin.key), None)
                 if found is None:
-                    found = cast(Model, TransformersModel(kin, {}, self.loading))
+                    found = cast(Model, TransformersModel(kin, {}, self.loading, self.opens))
             self._kin[which] = found
         return self._kin[which]
 
     def weight_bytes(self) -> int:
+        if self.runtime:
+            return sum(weight.bytes for weight in self.runtime.weights())
         return resident_bytes(self.module) + (resident_bytes(self.draft) if self.draft is not None else 0)
 
 

@@ -12,6 +12,7 @@ from weighin.results.errors import WeighinError
 ADAPTER = "adapter_config.json"
 STRUCTURE = "structure.json"
 SERVING = "serving.json"
+RUNTIME = "runtime.json"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Outline:
     """How its modules differ from those that config.json describes."""
     served: str = ""
     """The stage that changed how it is served."""
+    runtime: str = ""
+    """The stage whose runtime computes it; empty: PyTorch."""
 
     def but(self, **changes: Any) -> "Outline":
         """The same outline with some fields changed."""
@@ -50,7 +53,13 @@ def read(path: Path) -> Outline:
         packed=str(packing.get("quant_method", "unknown method")) if packing else "",
         structure=", ".join(sorted(_json(path / STRUCTURE))),
         served="serving" if (path / SERVING).is_file() else "",
+        runtime=str(_json(path / RUNTIME).get("stage", "")),
     )
+
+
+def mark(out: Path, stage: str) -> None:
+    """Write down whose runtime opens a directory."""
+    (out / RUNTIME).write_text(json.dumps({"stage": stage}) + "\n", encoding="utf-8")
 
 
 def vocabulary(path: Path) -> str:
@@ -66,6 +75,8 @@ def vocabulary(path: Path) -> str:
 
 def loader(seen: Outline) -> str:
     """What it takes besides the directory to load a checkpoint as it acts."""
+    if seen.runtime:
+        return f"{seen.runtime}; weighin to serve it so" if seen.served else seen.runtime
     if seen.structure:
         return "weighin"
     if seen.attached == "prompt_tuning":
@@ -95,6 +106,11 @@ def unserved(stage: str, parent: Outline) -> None:
         raise WeighinError(
             f"{stage} makes new weights, and the parent only changes how a model is served ({parent.served}). "
             f"Put {stage} before it"
+        )
+    if parent.runtime:
+        raise WeighinError(
+            f"the parent is an export that {parent.runtime} computes with, and {stage} needs weights of PyTorch's. "
+            f"Put {stage} before {parent.runtime}"
         )
 
 

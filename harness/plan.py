@@ -1,11 +1,11 @@
 """The plan: what a spec needs, what is held already, what is left to do. Imports no torch."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from weighin.harness import base, checkpoints, keys, machine, registry
+from weighin.harness import base, checkpoints, environments, keys, machine, registry
 from weighin.harness.chain import Chains, Link, reads
 from weighin.harness.endpoint import settled
 from weighin.harness.plugin import Checkpoint
@@ -26,6 +26,8 @@ class Cell:
     protocol: Mapping[str, Any]
     held: str | None
     """The evaluation in the store that answers it already."""
+    environment: str = ""
+    """The managed environment in which it is measured; empty: ours."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,18 @@ class Plan:
 
     def needs(self) -> set[str]:
         """Packages that the stages and suites of the spec import: what they make needs them to be loaded again."""
-        stages = {need for chain in self.chains.values() for k in chain for need in registry.stage(k.step.stage).needs}
-        return stages | {need for name in self.spec.suites for need in registry.suite(name).needs}
+        steps = {link.step.stage for chain in self.chains.values() for link in chain}
+        ours = [stage for stage in map(registry.stage, sorted(steps)) if not stage.environment]
+        suites = {need for name in self.spec.suites for need in registry.suite(name).needs}
+        return suites | {need for stage in ours for need in stage.needs}
+
+    def not_set_up(self) -> list[environments.Environment]:
+        """Managed environments that what is left to do needs and this machine has not."""
+        named = {registry.stage(link.step.stage).environment for link in self.to_make()}
+        named |= {cell.environment for cell in self.cells if not cell.held}
+        named |= {c[-1].environment for c in self.chains.values() if c and c[-1].key in self.unidentified}
+        found = [environments.find(name) for name in sorted(named - {""})]
+        return [each for each in found if not each.ready]
 
     def open_cells(self) -> list[Cell]:
         """Cells that the store does not answer; variants that share a checkpoint share the work."""
@@ -90,31 +102,37 @@ def make_plan(spec: Spec, store: Store, *, download: bool = True, again: Iterabl
     cells = _cells(spec, links, found)
     held = store.held([c.evaluation_key for c in cells])
     fresh = set(again)
-    cells = [_with_held(c, None if c.suite in fresh else held.get(c.evaluation_key)) for c in cells]
+    cells = [replace(c, held=None if c.suite in fresh else held.get(c.evaluation_key)) for c in cells]
     variants = {links[label][-1].key if links[label] else found.key for label in links}
     known = {key for key in variants if store.identity(key, machine.machine_key()) is not None}
     served = {key for key in variants if settled((checkpoints.find(key) or found).path)}  # nothing of it can be seen
     return Plan(spec, found, links, tuple(cells), frozenset(variants - known - served), chains.elsewhere)
 
 
-def _with_held(cell: Cell, held: str | None) -> Cell:
-    return Cell(cell.label, cell.suite, cell.params, cell.variant, cell.evaluation_key, cell.protocol, held)
-
-
 def _cells(spec: Spec, links: Mapping[str, tuple[Link, ...]], root: Checkpoint) -> list[Cell]:
     here = machine.machine_key()
-    protocols = {name: protocol(name, params, spec) for name, params in spec.suites.items()}
+    where = {label: chain[-1].environment if chain else "" for label, chain in links.items()}
+    protocols = {
+        (name, environment): protocol(name, params, spec, environment)
+        for name, params in spec.suites.items()
+        for environment in dict.fromkeys(where.values())
+    }
     cells: list[Cell] = []
     for label, chain in links.items():
         variant = chain[-1].key if chain else root.key
         for name, params in spec.suites.items():
-            key = keys.evaluation_key(variant, name, protocols[name], here)
-            cells.append(Cell(label, name, params, variant, key, protocols[name], None))
+            stated = protocols[name, where[label]]
+            key = keys.evaluation_key(variant, name, stated, here)
+            cells.append(Cell(label, name, params, variant, key, stated, None, where[label]))
     return cells
 
 
-def protocol(name: str, params: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
-    """What must be alike before two results of a suite may be compared: parameters, data, code, versions, dtype."""
+def protocol(name: str, params: Mapping[str, Any], spec: Spec, environment: str = "") -> dict[str, Any]:
+    """What must be alike before two results of a suite may be compared: parameters, data, code, versions, dtype.
+
+    In a managed environment the versions are those of its list. They belong to what is measured there, a model in the
+    runtime that serves it, and so may differ from ours in a comparison; which environment it was is stated, too.
+    """
     plugin = registry.suite(name)
     try:
         data = keys.files_digest(reads(plugin, params))
@@ -131,7 +149,15 @@ def protocol(name: str, params: Mapping[str, Any], spec: Spec) -> dict[str, Any]
         "params": dict(params),
         "data": data,
         "code": keys.digest([keys.code_digest(file), keys.code_digest(loader)]),
-        "packages": keys.versions({*plugin.needs, "torch", "transformers"}),
+        **_stood_on({*plugin.needs, "torch", "transformers"}, environment),
         "dtype": spec.base.dtype,
         **how,
     }
+
+
+def _stood_on(needs: set[str], environment: str) -> dict[str, Any]:
+    """The versions of some packages where a suite runs, and what they are of where that is not our own environment."""
+    if not environment:
+        return {"packages": keys.versions(needs)}
+    key = environments.find(environment).key
+    return {"packages": environments.listed(environment, needs), "environment": {"name": environment, "key": key}}

@@ -19,7 +19,7 @@ from typing import (
     get_type_hints,
 )
 
-from weighin.harness.outline import Outline, read
+from weighin.harness.outline import Outline, mark, read
 from weighin.results.errors import WeighinError
 from weighin.results.records import Metric, Sample
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from weighin.harness.endpoint import Endpoint
+    from weighin.harness.runtime import Opens, Runtime
     from weighin.harness.serving import Serving
 
 P = ParamSpec("P")
@@ -56,6 +57,8 @@ class Model(Protocol):
     """The `transformers` tokenizer."""
     rss_before: int | None
     """Resident bytes of this process just before the weights were read; None where the system does not tell."""
+    runtime: "Runtime | None"
+    """What computes it where that is not PyTorch. `module` is then no `torch.nn.Module`."""
 
     served: "Serving"
     """How this variant is served."""
@@ -147,9 +150,11 @@ class Stage(Generic[P]):
     call: Callable[Concatenate[Checkpoint, Path, P], None]
     needs: tuple[str, ...]
     reads: Reads | None
-    changes: Literal["weights", "serving"]
+    changes: Literal["weights", "serving", "runtime"]
     example: Mapping[str, Any]
     foresee: Foresee | None
+    environment: str = ""
+    opens: "Opens | None" = None
 
     def __call__(self, parent: Checkpoint, out: Path, *args: P.args, **kwargs: P.kwargs) -> None:
         if self.foresee:
@@ -157,6 +162,8 @@ class Stage(Generic[P]):
             bound.apply_defaults()
             self.foresee(read(parent.path), {n.rstrip("_"): _outlined(v) for n, v in bound.kwargs.items()})
         self.call(parent, out, *args, **kwargs)
+        if self.opens:
+            mark(out, self.call.__name__.rstrip("_"))
 
     @property
     def parameters(self) -> "type[BaseModel]":
@@ -191,9 +198,11 @@ def stage(
     *,
     needs: tuple[str, ...] = (),
     reads: Reads | None = None,
-    changes: Literal["weights", "serving"] = "weights",
+    changes: Literal["weights", "serving", "runtime"] = "weights",
     example: Mapping[str, Any] | None = None,
     foresee: Foresee | None = None,
+    environment: str = "",
+    opens: "Opens | None" = None,
 ) -> Callable[[Callable[Concatenate[Checkpoint, Path, P], None]], Stage[P]]:
     """Make a stage of a function `(parent, out, *, parameters)`.
 
@@ -203,10 +212,15 @@ def stage(
     holds parameters for a quick trial, which its contract test uses. `foresee(outline, parameters)` tells from the
     parent's outline what the stage will make of it, or raises WeighinError where it cannot work: that is what `plan`
     refuses. Parameters that name checkpoints come to it as their outlines.
+
+    A stage whose libraries do not go with ours names an `environment`: the pinned list `environments/NAME.txt` beside
+    its file, which `weighin setup NAME` installs. It runs there, `needs` are looked for there, and the versions in the
+    key are the list's. One whose checkpoint another runtime than PyTorch computes with has `changes="runtime"` and says
+    with `opens(folder)` how it is opened (`runtime.Runtime`); that, too, happens in its environment.
     """
 
     def wrap(call: Callable[Concatenate[Checkpoint, Path, P], None]) -> Stage[P]:
-        return Stage(call, needs, reads, changes, example or {}, foresee)
+        return Stage(call, needs, reads, changes, example or {}, foresee, environment, opens)
 
     return wrap
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from weighin.harness.plugin import Stage, Suite
+from weighin.harness.runtime import Runtime
 from weighin.results.errors import WeighinError
 
 Kind = Literal["stage", "suite"]
@@ -104,6 +105,19 @@ def missing(needs: Iterable[str]) -> list[str]:
     return [name for name in needs if find_spec(name) is None]
 
 
+def absent(plugin: Stage[...] | Suite[...]) -> list[str]:
+    """What a plugin imports and is not installed; an environment of its own is not looked into."""
+    return [] if isinstance(plugin, Stage) and plugin.environment else missing(plugin.needs)
+
+
+def opened(folder: Path, name: str) -> Runtime:
+    """A checkpoint opened by the runtime of the stage that wrote it. WeighinError where that stage has none."""
+    opens = stage(name).opens
+    if opens is None:
+        raise WeighinError(f"{folder}: stage {name} brings no runtime that opens it")
+    return opens(folder)
+
+
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "vl_convert": "vl-convert-python"}
 """What is installed under another name than it is imported by."""
 
@@ -124,7 +138,11 @@ def extras() -> dict[str, set[str]]:
 
     table: dict[str, set[str]] = {}
     imported = {package: name for name, package in DISTRIBUTIONS.items()}
-    for line in metadata.requires("weighin") or []:
+    try:
+        required = metadata.requires("weighin") or []
+    except metadata.PackageNotFoundError:  # in a managed environment it is a link
+        return {}
+    for line in required:
         match = re.match(r"([A-Za-z0-9._-]+)(?:\[([^\]]+)\])?[^;]*;\s*extra == ['\"]([\w-]+)['\"]", line)
         if match:
             package, inner, extra = match.groups()

@@ -135,7 +135,7 @@ class Run:
         self.display.start(f"make {link.step.where}")
         log = self._log(f"make-{keys.short(link.key)[:12]}-{link.step.stage}")
         others = {name: [self._checkpoint(key) for key in several] for name, several in link.others.items()}
-        parent, relatives = self._checkpoint(link.parent), self._relatives(link.parent, link.root)
+        parent, relatives = self._checkpoint(link.parent), self._relatives([link])
         order = making.Order(link, parent, others, relatives, self.loading, self.here, log)
         built = self._do(
             making.Build(order), rooms.of_stage([parent, *(c for several in others.values() for c in several)])
@@ -171,11 +171,8 @@ class Run:
         """Establish what a checkpoint from elsewhere is on this machine: the base, or one made on another machine."""
         if self.store.identity(key, self.here) is not None:
             return
-        chain = self.plan.chains[label]
-        parent = chain[-1].parent if chain else None
         self.display.start(f"identify {label}")
-        root = chain[-1].root if chain else ""
-        found = self._look(self._checkpoint(key), parent, root, self._log(f"identify-{label}"))
+        found = self._look(self._checkpoint(key), self.plan.chains[label], self._log(f"identify-{label}"))
         if found.status != "ok":
             self.ok = False
             self.broken[key] = f"cannot be loaded: {found.reason}"
@@ -184,19 +181,20 @@ class Run:
         self.store.add_identity(IdentityRow(key, self.here, **found.value))
         self.display.finish("identify", "ok", found.seconds, _summary(found.value))
 
-    def _look(self, checkpoint: Checkpoint, parent: str | None, root: str, log: Path) -> worker.Outcome:
-        relatives = self._relatives(parent, root)
+    def _look(self, checkpoint: Checkpoint, chain: Sequence[Link], log: Path) -> worker.Outcome:
+        relatives = self._relatives(chain)
         arguments = {"checkpoint": checkpoint, "relatives": relatives, "loading": self.loading}
-        return self._run(worker.Job(jobs.identify, arguments, log), rooms.of_cell(checkpoint))
+        environment = chain[-1].environment if chain else ""
+        return self._run(worker.Job(jobs.identify, arguments, log, environment), rooms.of_cell(checkpoint))
 
     def _checkpoint(self, key: str) -> Checkpoint:
         if key == self.plan.base.key:
             return self.plan.base
         return self.plan.elsewhere.get(key) or checkpoints.present(Checkpoint(checkpoints.place(key), key))
 
-    def _relatives(self, parent: str | None, root: str) -> dict[str, Checkpoint]:
-        """Those ancestors that are on disk; a base has none."""
-        named = {"parent": parent, "root": root} if parent else {}
+    def _relatives(self, chain: Sequence[Link]) -> dict[str, Checkpoint]:
+        """Those ancestors of a chain's last checkpoint that are on disk; a base has none."""
+        named = {"parent": chain[-1].parent, "root": chain[-1].root} if chain else {}
         found = {which: self._checkpoint(key) for which, key in named.items() if key}
         return {which: checkpoint for which, checkpoint in found.items() if checkpoint.path.is_dir()}
 
@@ -244,10 +242,11 @@ class Run:
             "suite": cell.suite,
             "params": cell.params,
             "checkpoint": checkpoint,
-            "relatives": self._relatives(*(chain[-1].parent, chain[-1].root) if chain else (None, "")),
+            "relatives": self._relatives(chain),
             "loading": self.loading,
         }
-        return self._run(worker.Job(jobs.measure, arguments, log), rooms.of_cell(checkpoint, cell.suite))
+        job = worker.Job(jobs.measure, arguments, log, cell.environment)
+        return self._run(job, rooms.of_cell(checkpoint, cell.suite))
 
     def _evaluation(self, cell: Cell, outcome: worker.Outcome, began: datetime) -> EvaluationRow:
         return EvaluationRow(

@@ -166,6 +166,8 @@ def _tried(model: TransformersModel) -> Scoring:
     asked = model.loading.scorer
     if asked == "plain":
         return Scoring("plain", None)
+    if model.runtime:
+        return Scoring("plain", None, f"{model.runtime.name} reads whole texts only")
     items = _probe(model)
     said = model.logprobs([list(ids[:-1]) for ids, _ in items])  # first: a packed model may unpack at a whole forward
     try:

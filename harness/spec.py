@@ -264,7 +264,7 @@ def _params(
     except ValidationError as error:
         faults.extend(_faults(error, where, tuple(schema.model_fields)))
         return {}
-    absent = registry.missing(plugin.needs)
+    absent = registry.absent(plugin)
     if absent:
         faults.append(f"{where}: {name} needs {', '.join(absent)}: {registry.install_command(absent)}")
     return checked

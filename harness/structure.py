@@ -13,7 +13,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weighin.harness import outline
+from weighin.harness import older, outline
 from weighin.harness.outline import ADAPTER, STRUCTURE
 from weighin.harness.soft_prompt import attach
 from weighin.results.errors import WeighinError
@@ -48,6 +48,8 @@ def pretrained(path: Path, **options: Any) -> Any:
     folder = _base(path)
     if outline.read(path).attached == "prompt_tuning":
         return attach(pretrained(folder, **options), path)
+    if (config := older.configured(folder)) is not None:
+        options["config"] = config
     structure = read(folder)
     if folder != path and outline.read(folder).packed == "compressed-tensors":
         # Otherwise unpacked at the first forward: too late for an adapter, which asks each layer for its weight.

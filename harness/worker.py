@@ -44,11 +44,13 @@ Progress = Callable[[str, int, int | None], None]
 
 @dataclass(frozen=True)
 class Job:
-    """A function of this package by name, its arguments, and the file its libraries may write to."""
+    """A function of this package by name, its arguments, and the file its libraries may write to; `environment` names
+    the managed environment it runs in, empty: ours."""
 
     work: Callable[..., Any]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     log: Path = Path(os.devnull)
+    environment: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,11 @@ def warm_up(packages: Iterable[str] = ()) -> None:
 
 
 def run(job: Job, progress: Progress | None = None) -> Outcome:
-    """Run a job in a process of its own and wait for it."""
+    """Run a job in a process of its own, by the interpreter of its environment, and wait for it."""
+    if job.environment:
+        from weighin.harness.hosted import run as run_there
+
+        return run_there(job, progress)
     warm_up()
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe(duplex=False)

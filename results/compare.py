@@ -48,10 +48,12 @@ def compare(store: Store, a: str, b: str, *, run: str | None = None, waive: Coll
             for suite in sorted(first.cells.keys() | second.cells.keys())
             for outcome in _suite(held, (first, second), suite, waive)
         ]
+        runtimes = [_served_by(held, who) for who in (first, second)]
     comparisons = tuple(outcome for outcome in found if isinstance(outcome, Comparison))
     built = max((each.builds for each in comparisons), default=1)
     refusals = tuple(outcome for outcome in found if isinstance(outcome, Refusal))
-    return Report(first, second, comparisons, refusals, tuple(sorted(waive)), _notes(first, second, built))
+    notes = (*_notes(first, second, built), *(note for note in runtimes if note and runtimes[0] != runtimes[1]))
+    return Report(first, second, comparisons, refusals, tuple(sorted(waive)), notes)
 
 
 def _suite(store: Store, sides: tuple[Side, Side], suite: str, waive: Collection[str]) -> list[Comparison | Refusal]:
@@ -69,6 +71,18 @@ def _notes(first: Side, second: Side, builds: int) -> tuple[str, ...]:
     if builds > 1:
         return (f"recipes are compared: values are means of {builds} builds, whose spread is part of the limits",)
     return ()
+
+
+def _served_by(store: Store, who: Side) -> str:
+    """The managed environment that a variant was measured in, in words; empty for ours."""
+    ids = [cell.evaluation_id for cell in who.cells.values() if cell.evaluation_id]
+    rows = store.rows(
+        """select distinct protocol->>'$.environment.name' as name from evaluations
+           where list_contains(?, evaluation_id) and name is not null order by name""",
+        [ids],
+    )
+    named = ", ".join(str(row["name"]) for row in rows)
+    return f"{who.name} was measured in the environment {named}, whose packages are part of it" if named else ""
 
 
 def missing(who: Side, suite: str) -> str | None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from weighin.results.difference import counted, untested
 from weighin.results.errors import WeighinError
 from weighin.results.lookup import one_metric
-from weighin.results.pairs import flat, waived
+from weighin.results.pairs import flat, served_apart, waived
 from weighin.results.statistics import Floats
 from weighin.results.store import Store
 
@@ -165,9 +165,9 @@ def _protocols(store: Store, ids: Sequence[str], axis: Axis, waive: Collection[s
         "select evaluation_id, protocol, machine_key from evaluations where list_contains(?, evaluation_id)",
         [sorted(set(ids))],
     )
-    texts = {}
+    texts, let = {}, {*waive, *served_apart(row["protocol"] for row in found)}
     for row in found:
-        fields = {name: value for name, value in flat(row["protocol"]).items() if not waived(name, waive)}
+        fields = {name: value for name, value in flat(row["protocol"]).items() if not waived(name, let)}
         if axis.runtime and not waived("machine", waive):
             fields["machine"] = row["machine_key"]
         texts[row["evaluation_id"]] = json.dumps(fields, sort_keys=True)

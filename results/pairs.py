@@ -1,7 +1,7 @@
 """The samples of two evaluations of one metric, joined by item; unlike protocols and unmatched items are refused."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +54,9 @@ def pair(store: Store, suite: str, metric: str, ids: tuple[str, str], waive: Col
     Refused unless waived: fields of the protocol that differ (nested ones by their dotted name; waiving `task`
     waives `task.version`), the machine for a runtime metric, the metric's definition, weights, unmatched items. Where
     one side was imported, or the sides come from different tools, that is the field `origin`, and stands as well for
-    all that only one of them states: what both state must still be alike. The requests of two runs are not the same
-    items, however they are called: times need not match, and carry no verdict (`difference.NOT_INTERLEAVED`).
+    all that only one of them states: what both state must still be alike. Packages of unlike managed environments are
+    not refused (see `served_apart`). The requests of two runs are not the same items, however they are called: times
+    need not match, and carry no verdict (`difference.NOT_INTERLEAVED`).
     """
     scores = _scores(store, metric, ids)
     if len(scores) < 2:
@@ -122,7 +123,8 @@ def _unlike(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     a, b = flat(_stated(first)), flat(_stated(second))
     tools = [table(row["protocol"].get("origin")).get("tool") for row in (first, second)]
     if tools[0] == tools[1]:
-        unlike = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+        theirs = served_apart([first["protocol"], second["protocol"]])
+        unlike = sorted(n for n in a.keys() | b.keys() if a.get(n) != b.get(n) and not waived(n, theirs))
     else:
         unlike = ["origin", *sorted(name for name in a.keys() & b.keys() if a[name] != b[name])]
     if first["runtime"] and first["machine_key"] != second["machine_key"] and "machine" not in unlike:
@@ -136,6 +138,14 @@ def _stated(score: Mapping[str, Any]) -> dict[str, Any]:
     tasks = table(protocol.pop("tasks", None))
     mine = [task for task in tasks if score["metric"] == task or score["metric"].startswith(f"{task}/")]
     return {**protocol, "task": tasks[max(mine, key=len)]} if mine else protocol
+
+
+def served_apart(protocols: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Fields that belong to what is measured, and not to how: the packages, where not all were measured in one
+    environment. A deployed variant is a model in the runtime that serves it, and is compared as such.
+    """
+    environments = {json.dumps(protocol.get("environment"), sort_keys=True) for protocol in protocols}
+    return ("environment", "packages") if len(environments) > 1 else ()
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, str]:

@@ -11,7 +11,7 @@ from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
-from weighin.harness import Checkpoint, Model
+from weighin.harness import Checkpoint, Model, Runtime
 from weighin.harness.reference import reference_path
 from weighin.harness.serving import Serving
 
@@ -49,6 +49,7 @@ class Oracle:
         self.served, self.draft = Serving(), None
         self.endpoint: Any = None
         self.rss_before: int | None = None
+        self.runtime: Runtime | None = None
         self.serving: Mapping[str, Any] = {}
         self.begins: set[tuple[int, ...]] = set()
         self.next: dict[tuple[int, ...], dict[int, float]] = {}

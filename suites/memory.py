@@ -50,13 +50,16 @@ def memory(
     generated = process_memory("VmHWM")
     yield Sample("checkpoint", float(disk_bytes(model.checkpoint.path)), DISK)
     yield Sample("checkpoint", float(model.weight_bytes()), WEIGHTS)
-    short, long = 16, min(144, model.window - 1)
-    slope = (_cache_bytes(model, long) - _cache_bytes(model, short)) / (long - short)
-    yield Sample("cache", slope, KV, detail={"lengths": [short, long]})
+    yield _cache(model)
     promised = _promised(model)
     reason = None if promised else "the configuration does not tell its heads and layers"
     yield Sample("cache", promised, KV_FORMULA, reason=reason)
-    yield Sample("forward", _activations(model, prompt_tokens), ACTIVATIONS, detail={"prompt_tokens": prompt_tokens})
+    if model.runtime:
+        why = f"{model.runtime.name} allocates by itself, out of sight of what counts PyTorch's tensors"
+        yield Sample("forward", None, ACTIVATIONS, reason=why)
+    else:
+        alive = _activations(model, prompt_tokens)
+        yield Sample("forward", alive, ACTIVATIONS, detail={"prompt_tokens": prompt_tokens})
     for item, peak in (("loaded", loaded), ("generated", generated)):
         if peak is None or model.rss_before is None:
             yield Sample(item, None, PEAK, reason="this system does not tell a process's peak (no /proc/self/status)")
@@ -65,10 +68,21 @@ def memory(
     yield _device(model)
 
 
-def _cache_bytes(model: Model, tokens: int) -> int:
-    """Bytes of the key-value cache after a prompt of so many tokens, batch 1."""
+def _cache(model: Model) -> Sample:
+    """The slope of the cache's bytes over two lengths of the prompt."""
+    short, long = 16, min(144, model.window - 1)
+    small, large = _cache_bytes(model, short), _cache_bytes(model, long)
+    if small is None or large is None:
+        return Sample("cache", None, KV, reason="its runtime does not tell how large the cache is that it keeps")
+    return Sample("cache", (large - small) / (long - short), KV, detail={"lengths": [short, long]})
+
+
+def _cache_bytes(model: Model, tokens: int) -> int | None:
+    """Bytes of the key-value cache after a prompt of so many tokens, batch 1; None where a runtime does not tell."""
     import torch
 
+    if model.runtime:
+        return model.runtime.cache_bytes(prompt_ids(model, tokens))
     ids = torch.tensor([prompt_ids(model, tokens)], device=model.module.device)
     with torch.inference_mode():
         cache: Any = model.module(input_ids=ids, use_cache=True).past_key_values

@@ -90,6 +90,8 @@ def _vectors(model: Model, texts: list[str]) -> Any:
     import numpy as np
     import torch
 
+    if model.runtime:
+        raise Abstain(f"retriever: vectors are hidden states, which {model.runtime.name} does not give. Use words")
     rows = []
     with torch.inference_mode():
         for text in texts:

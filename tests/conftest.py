@@ -21,6 +21,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 settings.register_profile("weighin", deadline=None)  # a clock decides no test
 settings.load_profile("weighin")
 
+HOME = Path(os.environ.get("WEIGHIN_HOME", ".weighin")).absolute()
+"""Where whoever runs the tests keeps managed environments; a test that needs one borrows it."""
 SHARED_DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
 TEXT = [
@@ -37,6 +39,20 @@ def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the store or the checkpoints of whoever runs it."""
     monkeypatch.setenv("WEIGHIN_STORE", str(tmp_path / "weighin.duckdb"))
     monkeypatch.setenv("WEIGHIN_HOME", str(tmp_path / "home"))
+
+
+def lend(name: str, home: Path) -> None:
+    """Link a managed environment into a test's own WEIGHIN_HOME; skip the test where it is not set up."""
+    from weighin.harness import environments
+
+    found = environments.find(name)
+    real = HOME / "environments" / found.folder.name
+    if not (real / "weighin.json").is_file():
+        pytest.skip(f"{found.missing} (looked in {HOME})")
+    link = home / "environments" / real.name
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.exists():
+        link.symlink_to(real)
 
 
 @pytest.fixture(scope="session")
