@@ -40,9 +40,9 @@ def main() -> None:
     """Weigh, and print a line a variant."""
     from rich.console import Console
 
-    from weighin.harness.plan import make_plan
+    from weighin.harness.plan import job_names, make_plan
     from weighin.harness.progress import Display
-    from weighin.harness.run import job_names, weigh
+    from weighin.harness.run import weigh
     from weighin.harness.spec import parse_spec
     from weighin.results.render import interval
     from weighin.results.store import Store

@@ -44,9 +44,9 @@ def once(suites: list[str], store: Path, workers: int) -> float:
 
     from weighin.harness.engine_local import Local
     from weighin.harness.engine_ray import Ray
-    from weighin.harness.plan import make_plan
+    from weighin.harness.plan import job_names, make_plan
     from weighin.harness.progress import Display
-    from weighin.harness.run import job_names, weigh
+    from weighin.harness.run import weigh
     from weighin.harness.spec import parse_spec
     from weighin.results.store import Store
 

@@ -110,9 +110,8 @@ def _show_plugin(console: Console, kind: registry.Kind, name: str) -> None:
 
 def plan(args: Args) -> int:
     """What would be made and measured; imports no torch, downloads nothing."""
-    from weighin.harness.plan import make_plan
+    from weighin.harness.plan import job_names, make_plan
     from weighin.harness.progress import Estimate, duration
-    from weighin.harness.run import job_names
 
     console = Console()
     spec = read_spec(args.spec)

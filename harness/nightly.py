@@ -32,6 +32,7 @@ from weighin.results.fingerprint import classmates
 from weighin.results.night import Night, judge_night
 from weighin.results.night_files import NOTHING, STATES, against, alarms, night_markdown
 from weighin.results.store import Store
+from weighin.results.unfinished import cut_short
 
 if TYPE_CHECKING:
     from weighin.harness.run import Run
@@ -159,9 +160,9 @@ def _green(store: Store, spec: Spec, run: "Run") -> str | None:
 def _measure(console: Console, store: Store, spec: Spec, deadline: Deadline) -> tuple["Run | None", str | None]:
     """The run, None where the time was up before it began, and why it was cut short, None where it was not."""
     from weighin.harness import worker
-    from weighin.harness.plan import make_plan
+    from weighin.harness.plan import job_names, make_plan
     from weighin.harness.progress import Display
-    from weighin.harness.run import Run, job_names
+    from weighin.harness.run import Run
 
     run: Run | None = None
     try:
@@ -180,17 +181,9 @@ def _measure(console: Console, store: Store, spec: Spec, deadline: Deadline) -> 
         cut = f"the time limit of {deadline.limit:g} s"
         if run is None or not store.exists() or not store.rows("select 1 from runs where run_id = ?", [run.run_id]):
             return None, cut
-        _close(store, run.run_id, cut)
+        cut_short(store, run.run_id, cut)
         return run, cut
     return run, None
-
-
-def _close(store: Store, run: str, cut: str) -> None:
-    """A run that was cut short ends as a failed one; cells that were not reached say why."""
-    rows = store.rows("select label, suite from cells where run_id = ? and status in ('planned', 'running')", [run])
-    for row in rows:
-        store.set_cell(run, row["label"], row["suite"], status="failed", reason=f"not measured: {cut}")
-    store.end_run(run, "failed")
 
 
 def _show(console: Console, night: Night) -> None:

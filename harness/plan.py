@@ -109,6 +109,13 @@ def make_plan(spec: Spec, store: Store, *, download: bool = True, again: Iterabl
     return Plan(spec, found, links, tuple(cells), frozenset(variants - known - served), chains.elsewhere)
 
 
+def job_names(plan: Plan) -> list[str]:
+    """The names of the jobs that a plan takes, for the time estimate."""
+    making = plan.to_make()
+    looked_at = plan.unidentified - {link.key for link in making}  # making a checkpoint looks at it, too
+    return [link.step.stage for link in making] + ["identify"] * len(looked_at) + [c.suite for c in plan.open_cells()]
+
+
 def _cells(spec: Spec, links: Mapping[str, tuple[Link, ...]], root: Checkpoint) -> list[Cell]:
     here = machine.machine_key()
     where = {label: chain[-1].environment if chain else "" for label, chain in links.items()}

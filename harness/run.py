@@ -22,6 +22,7 @@ from weighin.harness.plugin import Checkpoint
 from weighin.harness.progress import Display
 from weighin.results.rows import BuildRow, EvaluationRow, IdentityRow, RunRow, VariantRow
 from weighin.results.store import Store
+from weighin.results.unfinished import cut_short
 
 
 def weigh(
@@ -33,16 +34,13 @@ def weigh(
     runs = [run, *(Run(build, store, display, run.engine) for build in builds)]
     for number, each in enumerate(runs):
         each.run_id, each.build = run.run_id, number
-    run.engine.each([task for each in runs for label in each.plan.chains for task in each.tasks(label)])
+    try:
+        run.engine.each([task for each in runs for label in each.plan.chains for task in each.tasks(label)])
+    except KeyboardInterrupt:
+        cut_short(store, run.run_id, "stopped by hand")
+        raise
     run.ok = all(each.ok for each in runs)
     return run.run_id, run.end()
-
-
-def job_names(plan: Plan) -> list[str]:
-    """The names of the jobs that a plan takes, for the time estimate."""
-    making = plan.to_make()
-    looked_at = plan.unidentified - {link.key for link in making}  # making a checkpoint looks at it, too
-    return [link.step.stage for link in making] + ["identify"] * len(looked_at) + [c.suite for c in plan.open_cells()]
 
 
 class Run:

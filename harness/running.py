@@ -72,9 +72,9 @@ def _engine(args: Args) -> "Engine":
 def _weigh(console: Console, store: Store, spec: Spec, args: Args, engine: "Engine") -> tuple[str, bool]:
     """One run of a spec: its id, and whether all went well."""
     from weighin.harness import builds, checkpoint_url, worker
-    from weighin.harness.plan import make_plan
+    from weighin.harness.plan import job_names, make_plan
     from weighin.harness.progress import Display
-    from weighin.harness.run import job_names, weigh
+    from weighin.harness.run import weigh
 
     found = make_plan(spec, store, again=args.again)
     assert found is not None, "a plan that may download always has its base"

@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from weighin.harness import registry
-from weighin.harness.plan import Plan, make_plan
+from weighin.harness.plan import Plan, job_names, make_plan
 from weighin.harness.progress import Display
-from weighin.harness.run import job_names, weigh
+from weighin.harness.run import weigh
 from weighin.harness.spec import SpecError, parse_spec
 from weighin.results.store import Store
 

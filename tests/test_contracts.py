@@ -11,9 +11,9 @@ from rich.console import Console
 
 from tests.conftest import lend
 from weighin.harness import registry
-from weighin.harness.plan import make_plan
+from weighin.harness.plan import job_names, make_plan
 from weighin.harness.progress import Display
-from weighin.harness.run import job_names, weigh
+from weighin.harness.run import weigh
 from weighin.harness.spec import parse_spec
 from weighin.results.store import Store
 

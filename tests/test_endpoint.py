@@ -17,10 +17,10 @@ from weighin.harness.endpoint import Endpoint, client, settle
 from weighin.harness.endpoint_client import Client, EndpointError, Refused, _pause
 from weighin.harness.endpoint_model import EndpointModel
 from weighin.harness.model import TransformersModel
-from weighin.harness.plan import Plan, make_plan
+from weighin.harness.plan import Plan, job_names, make_plan
 from weighin.harness.prefix_tree import Request
 from weighin.harness.progress import Display
-from weighin.harness.run import job_names, weigh
+from weighin.harness.run import weigh
 from weighin.harness.scorer import score
 from weighin.harness.spec import SpecError, parse_spec
 from weighin.results.store import Store

@@ -19,9 +19,9 @@ from weighin.harness.cli import main
 from weighin.harness.engine import Engine, Lost, Task, Wants
 from weighin.harness.engine_local import Local
 from weighin.harness.engine_ray import LOOPBACK, Ray
-from weighin.harness.plan import make_plan
+from weighin.harness.plan import job_names, make_plan
 from weighin.harness.progress import Display
-from weighin.harness.run import job_names, weigh
+from weighin.harness.run import weigh
 from weighin.harness.spec import parse_spec
 from weighin.results.errors import WeighinError
 from weighin.results.store import Store

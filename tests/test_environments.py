@@ -17,9 +17,9 @@ from rich.console import Console
 from tests.environment_plugins import write_list, write_ours_wheel, write_plugins, write_wheel
 from weighin.harness import environment_build, environments, hosted, worker
 from weighin.harness.cli import main
-from weighin.harness.plan import Plan, make_plan
+from weighin.harness.plan import Plan, job_names, make_plan
 from weighin.harness.progress import Display
-from weighin.harness.run import job_names, weigh
+from weighin.harness.run import weigh
 from weighin.harness.spec import parse_spec
 from weighin.results.compare import compare
 from weighin.results.errors import WeighinError

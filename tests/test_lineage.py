@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from weighin.harness.lineage import run_tree, variant_tree
-from weighin.harness.plan import make_plan
+from weighin.harness.plan import job_names, make_plan
 from weighin.harness.progress import Display
-from weighin.harness.run import job_names, weigh
+from weighin.harness.run import weigh
 from weighin.harness.spec import parse_spec
 from weighin.results.errors import WeighinError
 from weighin.results.store import Store

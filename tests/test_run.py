@@ -14,9 +14,9 @@ import pytest
 from rich.console import Console
 
 from weighin.harness import checkpoints
-from weighin.harness.plan import Plan, make_plan
+from weighin.harness.plan import Plan, job_names, make_plan
 from weighin.harness.progress import Display
-from weighin.harness.run import job_names, weigh
+from weighin.harness.run import weigh
 from weighin.harness.spec import parse_spec
 from weighin.results.store import Store
 
@@ -162,23 +162,32 @@ def test_the_manifest_tells_how_a_checkpoint_was_made(pico_dir: Path) -> None:
     assert made["identity"]["distance"] == pytest.approx(0.5)
 
 
-def test_a_killed_run_loses_the_cell_in_flight_and_nothing_else(
-    pico_dir: Path, tmp_path: Path, test_plugins: Path
-) -> None:
-    trace = tmp_path / "trace"
-    spec = tmp_path / "spec.yaml"
+def plugged(test_plugins: Path) -> dict[str, str]:
+    """The environment of a process that finds the tests' plugins."""
+    return {**os.environ, "PYTHONPATH": str(test_plugins)}
+
+
+def in_its_second_cell(pico_dir: Path, tmp_path: Path, test_plugins: Path) -> tuple[subprocess.Popen[bytes], Path]:
+    """A run whose first cell is done and whose second has begun, and the file that the second writes to."""
+    trace, spec = tmp_path / "trace", tmp_path / "spec.yaml"
     document = {
         "base": str(pico_dir),
         "variants": {"half": "halve"},
         "suites": {"count": None, "slow": {"trace": str(trace)}},
     }
     spec.write_text(json.dumps(document))
-    environment = {**os.environ, "PYTHONPATH": str(test_plugins)}
     command = [sys.executable, "-m", "weighin.harness.cli", "run", str(spec)]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=plugged(test_plugins), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not (trace.is_file() and trace.read_text()):
         assert process.poll() is None
         time.sleep(0.05)
+    return process, trace
+
+
+def test_a_killed_run_loses_the_cell_in_flight_and_nothing_else(
+    pico_dir: Path, tmp_path: Path, test_plugins: Path
+) -> None:
+    process, trace = in_its_second_cell(pico_dir, tmp_path, test_plugins)
     process.send_signal(signal.SIGKILL)
     process.wait()
     kept = store().rows("select suite, status, evaluation_id from evaluations")
@@ -187,7 +196,7 @@ def test_a_killed_run_loses_the_cell_in_flight_and_nothing_else(
     child = Path("/proc") / trace.read_text().split()[0]
     while child.exists():  # the worker notices that its caller is gone; bounded by pytest's timeout
         time.sleep(0.1)
-    again = subprocess.run(command, env=environment, capture_output=True, text=True)
+    again = subprocess.run(process.args, env=plugged(test_plugins), capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     rows = store().rows("select suite, count(*) as n from evaluations group by suite order by suite")
     assert rows == [{"suite": "count", "n": 2}, {"suite": "slow", "n": 2}], "nothing twice, nothing lost"
@@ -195,3 +204,15 @@ def test_a_killed_run_loses_the_cell_in_flight_and_nothing_else(
         r["evaluation_id"] for r in store().rows("select evaluation_id from evaluations")
     }
     assert not list((checkpoints.home() / "checkpoints").glob(".making-*"))
+
+
+def test_a_run_stopped_by_hand_ends_and_says_so(pico_dir: Path, tmp_path: Path, test_plugins: Path) -> None:
+    process, _ = in_its_second_cell(pico_dir, tmp_path, test_plugins)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    assert store().rows("select status from runs") == [{"status": "failed"}]
+    cells = store().rows("select label, suite, status, reason from cells order by label, suite")
+    assert [(row["status"], row["reason"]) for row in cells if row["suite"] == "slow"] == [
+        ("failed", "not measured: stopped by hand")
+    ] * 2
+    assert ("base", "count", "ok") in [(row["label"], row["suite"], row["status"]) for row in cells]
