@@ -12,6 +12,7 @@ import re
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 
 from weighin.harness import checkpoints, keys
-from weighin.harness.endpoint_client import Client, EndpointError, Refused
+from weighin.harness.endpoint_client import Client, EndpointError
 from weighin.harness.plugin import Checkpoint
 from weighin.results.errors import WeighinError
 
@@ -142,6 +143,7 @@ def answers(asked: Client, name: str, prompts: tuple[str, ...] = PROBES) -> list
 
 
 def probe(name: str, prompt: str) -> dict[str, Any]:
+    """A request for a greedy answer."""
     return {"model": name, "prompt": prompt, "max_tokens": PROBE_TOKENS, "temperature": 0, "seed": 0}
 
 
@@ -157,10 +159,10 @@ def text_of(answer: Mapping[str, Any]) -> str:
 
 
 def _listed(asked: Client, name: str) -> dict[str, Any] | None:
-    """The server's entry for the model; None where it lists nothing of that name."""
+    """The server's entry for the model; None where it lists nothing of that name, or cannot list."""
     try:
-        entries = asked.get("models").get("data")
-    except Refused:
+        entries = replace(asked, tries=1).get("models").get("data")
+    except EndpointError:
         return None
     for entry in entries if isinstance(entries, list) else ():
         if isinstance(entry, dict) and entry.get("id") == name:

@@ -57,7 +57,7 @@ class Client:
     concurrency: int = 4
     timeout: float = 60.0
     tries: int = 5
-    retried: int = 0
+    retried: int = field(default=0, init=False)
     """Requests that had to be made again so far."""
     _room: threading.Semaphore = field(init=False, repr=False)
 

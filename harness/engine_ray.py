@@ -103,7 +103,7 @@ class Ray:
                 said = _first_line(error)
                 lost.add(where)
                 continue
-            self._held.update(dict.fromkeys(wants.near, node))
+            self._held.update({key: node for key in wants.near})
             return answer
         raise Lost(f"{ATTEMPTS} workers were lost with it, the last by {said}")
 

@@ -1,5 +1,6 @@
 """A model behind a server is weighed like any other, as far as the server shows it; and no key is seen anywhere."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tests.servers import free_port
 from weighin.harness import Abstain, Checkpoint, WeighinError
 from weighin.harness.endpoint import Endpoint, client, settle
 from weighin.harness.endpoint_client import Client, EndpointError, Refused, _pause
@@ -350,6 +352,60 @@ def test_where_pieces_hold_several_tokens_no_gap_is_told(server: Server, pico_di
         by_name.setdefault(sample.metric.name if sample.metric else "", []).append(sample)
     assert by_name["itl"][0].value is None and "several tokens" in by_name["itl"][0].reason
     assert all(each.value > 0 for each in by_name["tpot"])
+
+
+@pytest.fixture
+def transformers_serve(pico_dir: Path, tmp_path: Path) -> Iterator[str]:
+    """The server that transformers brings, started as a user would, with nothing in its cache."""
+    if absent := [name for name in ("fastapi", "uvicorn", "openai") if importlib.util.find_spec(name) is None]:
+        pytest.skip(f"needs {', '.join(absent)}: pip install 'transformers[serving]'")
+    port = free_port()
+    options = ["serve", str(pico_dir), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub"), "OMP_NUM_THREADS": "1"}
+    with (tmp_path / "serve.out").open("w") as out:
+        command = [sys.executable, "-m", "transformers.cli.transformers", *options]
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while True:
+            assert process.poll() is None, (tmp_path / "serve.out").read_text()
+            try:
+                Client(url, tries=1).get("health")
+                break
+            except EndpointError:
+                time.sleep(0.2)
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_the_server_of_transformers_is_timed_and_generates_and_says_that_it_does_not_score(
+    transformers_serve: str, pico_dir: Path, tasks: list[str], text_file: Path, tmp_path: Path
+) -> None:
+    spec = {
+        "base": str(pico_dir),
+        "variants": {"served": {"endpoint": {"url": transformers_serve, "name": str(pico_dir)}}},
+        "suites": {
+            "accuracy": {"tasks": tasks},
+            "fidelity": {"tasks": [], "samples": 4, "max_length": 48, "data": str(text_file)},
+            "latency": {"requests": 6, "prompt_tokens": 12, "new_tokens": 6},
+        },
+    }
+    store, _, ok = carry_out(spec, tmp_path / "w.duckdb")
+    assert ok, store.rows("select label, suite, reason from cells")
+    ours, theirs = values(store, "base", "accuracy"), values(store, "served", "accuracy")
+    assert theirs["write/exact_match"] == ours["write/exact_match"] and theirs["choose/acc"] == [None]
+    (cell,) = store.rows("select * from cells where label = 'served' and suite = 'fidelity'")
+    assert cell["status"] == "abstained" and "does not give log-probabilities" in cell["reason"]
+    times = values(store, "served", "latency")
+    assert all(value > 0 for name in ("ttft", "e2e", "throughput") for value in times[name])
+    with_ids, here = Client(transformers_serve + "/v1"), TransformersModel(Checkpoint(pico_dir, "pico"))
+    body = {"model": str(pico_dir), "prompt": "The old lantern", "max_tokens": 6, "temperature": 0}
+    assert [with_ids.post("completions", body)["choices"][0]["text"]] == here.generate(
+        ["The old lantern"], max_new_tokens=6
+    )
 
 
 def test_a_spec_says_where_a_server_is_wrong() -> None:
