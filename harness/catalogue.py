@@ -1,7 +1,7 @@
 """The page docs/stages.md, made from the code and from a measured run: `python -m weighin.harness.catalogue STORE`.
 
-What stands between the marks of a measurement comes from the newest run of the spec `lifecycle` in the store; all else
-comes from the stages' docstrings and signatures, and a test holds the page to them.
+What stands between the marks of a measurement comes from the newest runs of the spec `lifecycle` and of the sweeps of
+exports in the store; all else comes from the stages' docstrings and signatures, and a test holds the page to them.
 """
 
 import re
@@ -17,6 +17,8 @@ from weighin.results.store import Store
 
 MEASURED = re.compile(r"<!-- measured -->\n.*?<!-- /measured -->\n", re.DOTALL)
 SPEC = "lifecycle"
+EXPORTS = ("openvino-sweep", "onnx-sweep")
+"""Specs of stages that need environments of their own."""
 QUALITY = "world_heldout/word_perplexity"
 Row = Mapping[str, Any]
 HEAD = ("variant", "on disk", "resident after a forward", "weights", "kernel that ran", "perplexity", "loads with")
@@ -25,7 +27,7 @@ HEAD = ("variant", "on disk", "resident after a forward", "weights", "kernel tha
 def page(store: Store | None) -> str:
     """The whole page; without a store the measured parts are left empty."""
     names = [name for name, entry in registry.entries("stage").items() if entry.module.startswith("weighin.")]
-    cards = _cards(store) if store else []
+    cards = [card for spec in (SPEC, *EXPORTS) for card in _cards(store, spec)] if store else []
     parts = [_intro(names, store, cards), *(_section(name, cards) for name in names)]
     return "\n".join(parts).rstrip() + "\n"
 
@@ -40,7 +42,7 @@ def _intro(names: list[str], store: Store | None, cards: list[Row]) -> str:
         "# The stages",
         "",
         "Made by `make docs` from the stages' own docstrings and signatures and from a run of the packaged spec",
-        "`lifecycle` on the reference model; not written by hand.",
+        "`lifecycle`, and of the sweeps of exports, on the reference model; not written by hand.",
         "",
         "| stage | what it does | library |",
         "|---|---|---|",
@@ -74,7 +76,9 @@ def _provenance(store: Store | None, cards: list[Row]) -> Iterator[str]:
 
 def _section(name: str, cards: list[Row]) -> str:
     entry, plugin = registry.entry("stage", name), registry.stage(name)
-    lines = [f"\n## {name}", "", entry.doc(), "", "| parameter | default | what is allowed |", "|---|---|---|"]
+    abroad = [f"In an environment of its own, once before: `weighin setup {plugin.environment}`.", ""]
+    head = [f"\n## {name}", "", entry.doc(), "", *(abroad if plugin.environment else [])]
+    lines = [*head, "| parameter | default | what is allowed |", "|---|---|---|"]
     for field, info in plugin.parameters.model_fields.items():
         default = "required" if info.is_required() else f"`{info.default!r}`"
         lines.append(f"| `{field}` | {_cell(default)} | {_cell(allowed(info))} |")
@@ -141,7 +145,7 @@ def _pair(card: Row, name: str, unit: str) -> str:
     return f"{quantity(card[f'parent_{name}'], unit)} → {quantity(card[name], unit)}"
 
 
-def _cards(store: Store) -> list[Row]:
+def _cards(store: Store, spec: str) -> list[Row]:
     rows = store.rows(
         """with run as (
                select run_id from runs where spec_name = ? and status = 'ok'
@@ -157,9 +161,9 @@ def _cards(store: Store) -> list[Row]:
            left join quality q on q.variant = c.variant
            left join quality b on b.variant = c.parent
            where c.stage is not null and c.parent is not null order by c.position""",
-        [SPEC, QUALITY],
+        [spec, QUALITY],
     )
-    if not rows:
+    if not rows and spec == SPEC:
         raise WeighinError(f"{store.path}: holds no run of {SPEC} that went well; run `weighin run {SPEC}` first")
     return list(rows)
 

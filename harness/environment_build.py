@@ -109,7 +109,7 @@ def _install(making: _Making, told: Told) -> None:
 def _pip(python: Path) -> list[str]:
     """The command that installs for an interpreter: by our own pip where there is one, else by its own."""
     pip = [sys.executable, "-m", "pip", "--python", str(python)] if find_spec("pip") else [str(python), "-m", "pip"]
-    return [*pip, "install", "--no-input", "--no-compile"]
+    return [*pip, "install", "--no-input"]
 
 
 def _groups(pins: Sequence[Pin]) -> Iterator[list[Pin]]:

@@ -178,10 +178,3 @@ def test_what_openvino_would_choose_by_itself_is_stated(weighed: Callable[[str],
         "inference_precision_hint": "f32", "kv_cache_precision": "f32", "dynamic_quantization_group_size": "0",
     }  # fmt: skip
     assert stated["fitted"]["kv_cache_precision"] == "u8"
-
-
-@STAGES
-def test_an_export_is_the_end_of_the_weights(stage: str, base: Path) -> None:
-    document = {"base": str(base), "variants": {"more": [{stage: {}}, {"prune": {}}]}, "suites": {"memory": {}}}
-    with pytest.raises(Exception, match=f"an export that {stage} computes with"):
-        make_plan(parse_spec(document), Store(Path("none.duckdb")))
