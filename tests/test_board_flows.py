@@ -82,7 +82,7 @@ def test_from_a_filter_over_a_point_to_a_flipped_item(opened: tuple[str, Any], s
 def test_the_large_store_is_the_one_that_was_asked_for(tmp_path: Path) -> None:
     store = Store(large(tmp_path / "large.duckdb"))
     (found,) = store.rows(
-        """select (select count(*) from labels where run_id = (from latest_run)) as variants,
+        """select (select count(*) from labels where run_id = (select run_id from latest_run)) as variants,
                (select count(*) from runs) as nights, (select count(distinct metric) from metrics) as metrics"""
     )
     assert found == {"variants": VARIANTS, "nights": NIGHTS + 1, "metrics": 40}
