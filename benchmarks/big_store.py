@@ -1,4 +1,4 @@
-"""A large store to try the board on: `python -m benchmarks.big_store FILE`, or what it costs: `... FILE --time`.
+"""A large store to try the board on: `python -m benchmarks.big_store FILE`. What it costs there: `board_speed`.
 
 500 variants of chains up to 5 stages in one run with 40 metrics of 40 items each, and 364 nights before it of 5
 variants with 4 metrics of 28 items: 365 nights and about 1,000,000 samples. Every row is made by DuckDB itself, in
@@ -6,15 +6,8 @@ the store's own tables; scores are reckoned as the store does, by its own view.
 """
 
 import argparse
-import os
-import shutil
-import socket
-import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
-from urllib.request import urlopen
 
 from weighin.results.database import writing
 
@@ -88,81 +81,13 @@ def make(path: Path) -> int:
         return int((con.execute("select count(*) from samples").fetchone() or (0,))[0])
 
 
-PAGES = {"": "Overview", "leaderboard": "Leaderboard", "pareto": "Pareto front", "variant": "Variant",
-         "compare": "Compare", "nightly": "Nightly", "instruments": "Instruments", "runs": "Runs"}  # fmt: skip
-DONE = """() => document.querySelector('h1') && !document.querySelector(
-    '[data-testid=stSkeleton], [data-testid=stSpinner], [data-stale=true], [data-testid=stStatusWidget]')"""
-
-
-def measure(path: Path, rounds: int) -> None:
-    """Print the seconds that each page takes in headless Chromium, first and warm, and a change of a filter."""
-    from playwright.sync_api import sync_playwright
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "weighin.harness.cli", "board", "--headless", "--port", str(port)]
-    server = subprocess.Popen([*command, "--store", str(path)], stdout=subprocess.DEVNULL, env=dict(os.environ))
-    try:
-        while True:
-            try:
-                urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=2).close()
-                break
-            except OSError:
-                time.sleep(0.2)
-        with sync_playwright() as driver:
-            browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            page = browser.new_page(viewport={"width": 1280, "height": 900})
-            page.set_default_timeout(300_000)
-            for name, title in PAGES.items():
-                times = [_paint(page, f"http://127.0.0.1:{port}/{name}", title) for _ in range(rounds + 1)]
-                print(f"| {title} | {times[0]:.2f} s | {statistics.median(times[1:]):.2f} s |", flush=True)
-            _filters(page, f"http://127.0.0.1:{port}/leaderboard", rounds)
-            browser.close()
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def _paint(page: object, address: str, title: str) -> float:
-    """Seconds from the address to a page that is whole."""
-    began = time.monotonic()
-    page.goto(address)  # type: ignore[attr-defined]
-    page.get_by_role("heading", level=1, name=title).wait_for()  # type: ignore[attr-defined]
-    page.wait_for_function(DONE)  # type: ignore[attr-defined]
-    return time.monotonic() - began
-
-
-def _filters(page: object, address: str, rounds: int) -> None:
-    """Seconds from a search for a variant to the sentence that tells what is left."""
-    _paint(page, address, "Leaderboard")
-    times = []
-    for text in ["12", "3", "40", "7", "25"][:rounds]:
-        left = sum(text in f"variant-{v}" for v in range(VARIANTS))
-        box = page.get_by_label("Find a variant")  # type: ignore[attr-defined]
-        box.fill(text)
-        began = time.monotonic()
-        page.keyboard.press("Enter")  # type: ignore[attr-defined]
-        page.get_by_text(f"{left} of {VARIANTS} variants").wait_for()  # type: ignore[attr-defined]
-        page.wait_for_function(DONE)  # type: ignore[attr-defined]
-        times.append(time.monotonic() - began)
-    print(f"| a filter of the leaderboard | – | {statistics.median(times):.2f} s |")
-
-
 def main() -> None:
-    """Make the store unless it is there; with --time measure the board on it."""
+    """Make the store and say what it took."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
-    parser.add_argument("--time", action="store_true", help="measure the pages in headless Chromium")
-    parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
-    if not given.file.exists():
-        began = time.monotonic()
-        print(
-            f"{make(given.file):,} samples in {time.monotonic() - began:.1f} s, {given.file.stat().st_size >> 20} MiB"
-        )
-    if given.time:
-        measure(given.file, given.rounds)
+    began = time.monotonic()
+    print(f"{make(given.file):,} samples in {time.monotonic() - began:.1f} s, {given.file.stat().st_size >> 20} MiB")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from weighin.results.builds import further_builds, over_builds
 from weighin.results.difference import Comparison, measure
 from weighin.results.lookup import Side, side
-from weighin.results.pairs import Pairs, Refusal, pair
+from weighin.results.pairs import Pairs, Refusal, pair, pair_all
 from weighin.results.store import Store
 
 __all__ = [
@@ -60,7 +60,12 @@ def _suite(store: Store, sides: tuple[Side, Side], suite: str, waive: Collection
     absent = [why for who in sides if (why := missing(who, suite))]
     if absent:
         return [Refusal(suite, "*", "; ".join(absent))]
-    return [compare_metric(store, *sides, (suite, metric), waive) for metric in metrics_of(store, sides, suite)]
+    metrics = metrics_of(store, sides, suite)
+    if further_builds(store, sides, suite):
+        return [compare_metric(store, *sides, (suite, metric), waive) for metric in metrics]
+    ids = [str(who.cells[suite].evaluation_id) for who in sides]
+    paired = pair_all(store, suite, metrics, (ids[0], ids[1]), waive)
+    return [each if isinstance(each, Refusal) else over_builds([measure(each)]) for each in paired]
 
 
 def _notes(first: Side, second: Side, builds: int) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The samples of two evaluations of one metric, joined by item; unlike protocols and unmatched items are refused."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,8 @@ import numpy as np
 from weighin.results.outside import table
 from weighin.results.statistics import Floats
 from weighin.results.store import Store
+
+Row = dict[str, Any]
 
 UNMATCHED = "unmatched"
 """What to waive so that items measured on one side only are left out."""
@@ -58,13 +60,24 @@ def pair(store: Store, suite: str, metric: str, ids: tuple[str, str], waive: Col
     not refused (see `served_apart`). The requests of two runs are not the same items, however they are called: times
     need not match, and carry no verdict (`difference.NOT_INTERLEAVED`).
     """
-    scores = _scores(store, metric, ids)
+    return pair_all(store, suite, [metric], ids, waive)[0]
+
+
+def pair_all(
+    store: Store, suite: str, metrics: Sequence[str], ids: tuple[str, str], waive: Collection[str] = ()
+) -> list[Pairs | Refusal]:
+    """`pair` for several metrics of two evaluations, by two queries for all of them."""
+    scores, rows = _scores(store, metrics, ids), _joined(store, metrics, ids)
+    return [_paired((suite, name), scores[name], rows[name], waive) for name in metrics]
+
+
+def _paired(named: tuple[str, str], scores: list[Row], rows: list[Row], waive: Collection[str]) -> Pairs | Refusal:
+    suite, metric = named
     if len(scores) < 2:
         return Refusal(suite, metric, "only one of the two has this metric")
     if without := _without(scores):
         return Refusal(suite, metric, without)
     unlike = _unlike(*scores)
-    rows = _joined(store, metric, ids)
     both = [row for row in rows if row["a"] is not None and row["b"] is not None]
     timed = bool(scores[0]["runtime"] and scores[1]["runtime"])
     if not timed and any(row["weight_a"] != row["weight_b"] for row in both):
@@ -84,22 +97,20 @@ def pair(store: Store, suite: str, metric: str, ids: tuple[str, str], waive: Col
     return Pairs(suite, metric, a, b, weights, clusters, unmatched, scores[0], scores[1], let)
 
 
-def _scores(store: Store, metric: str, ids: tuple[str, str]) -> list[dict[str, Any]]:
-    """The metric's score of either evaluation, with what it was measured on and under which protocol."""
-    found = {
-        row["evaluation_id"]: row
-        for row in store.rows(
-            """select s.*, i.form, e.protocol, e.machine_key
-               from evaluation_scores s join evaluations e using (evaluation_id)
-               left join identities i on i.variant_key = e.variant_key and i.machine_key = e.machine_key
-               where s.metric = ? and s.evaluation_id in (?, ?)""",
-            [metric, *ids],
-        )
-    }
-    return [found[key] for key in ids if key in found]
+def _scores(store: Store, metrics: Sequence[str], ids: tuple[str, str]) -> dict[str, list[Row]]:
+    """Each metric's score of either evaluation, with what it was measured on and under which protocol."""
+    rows = store.rows(
+        """select s.*, i.form, e.protocol, e.machine_key
+           from evaluation_scores s join evaluations e using (evaluation_id)
+           left join identities i on i.variant_key = e.variant_key and i.machine_key = e.machine_key
+           where list_contains(?, s.metric) and s.evaluation_id in (?, ?)""",
+        [list(metrics), *ids],
+    )
+    found = {(row["metric"], row["evaluation_id"]): row for row in rows}
+    return {name: [found[name, key] for key in ids if (name, key) in found] for name in metrics}
 
 
-def _without(scores: list[dict[str, Any]]) -> str | None:
+def _without(scores: list[Row]) -> str | None:
     """Why there is nothing to compare, where a side has no value."""
     reasons = [None if score["value"] is not None else str(score["reason"] or "not measured") for score in scores]
     if all(reasons) and len(set(reasons)) == 1:
@@ -108,15 +119,19 @@ def _without(scores: list[dict[str, Any]]) -> str | None:
     return "; ".join(told) or None
 
 
-def _joined(store: Store, metric: str, ids: tuple[str, str]) -> list[dict[str, Any]]:
-    return store.rows(
-        """with a as (select * from item_values where evaluation_id = ? and metric = ?),
-                b as (select * from item_values where evaluation_id = ? and metric = ?)
-           select item, coalesce(a.cluster, b.cluster) as cluster, a.value as a, b.value as b,
+def _joined(store: Store, metrics: Sequence[str], ids: tuple[str, str]) -> dict[str, list[Row]]:
+    rows = store.rows(
+        """with a as (select * from item_values where evaluation_id = $a and list_contains($metrics, metric)),
+                b as (select * from item_values where evaluation_id = $b and list_contains($metrics, metric))
+           select metric, item, coalesce(a.cluster, b.cluster) as cluster, a.value as a, b.value as b,
                a.weight as weight_a, b.weight as weight_b
-           from a full join b using (item) order by item""",
-        [ids[0], metric, ids[1], metric],
+           from a full join b using (metric, item) order by metric, item""",
+        {"a": ids[0], "b": ids[1], "metrics": list(metrics)},
     )
+    found: dict[str, list[Row]] = {name: [] for name in metrics}
+    for row in rows:
+        found[row["metric"]].append(row)
+    return found
 
 
 def _unlike(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
