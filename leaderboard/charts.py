@@ -24,6 +24,9 @@ _LEGEND = alt.Legend(orient="top", symbolOpacity=1, columns=3)
 MANY = 15
 """More points than this, and only those on the front bear their names."""
 
+APART = (0.13, 0.06)
+"""Names cover each other where their points are nearer than these shares of the chart's width and height."""
+
 Chains = Iterable[tuple[str, str]]
 """Parent and child, by label."""
 
@@ -50,6 +53,7 @@ def pareto(
     # names grow towards the middle, where there is room for them
     middle = np.sqrt(frame["x"].min() * frame["x"].max()) if log_x else (frame["x"].min() + frame["x"].max()) / 2
     frame["side"] = ["right" if value > middle else "left" for value in frame["x"]]
+    frame["named"] = named(frame, (log_x, log_y))
     x, y = _axis(front.x, log_x, frame["x"]), _axis(front.y, log_y, frame["y"])
     # one shared table under all layers, so that Streamlit sends it once
     base = alt.Chart(frame)
@@ -67,15 +71,37 @@ def pareto(
         points = points.encode(size=alt.Size("z:Q", title=title, scale=alt.Scale(range=[40, 500]), legend=_LEGEND))
     if pick:
         points = points.add_params(alt.selection_point(name=pick, fields=["variant"], on="click"))
-    named = base if len(frame) <= MANY else base.transform_filter(alt.datum.place == ON)
     names = [
-        named.transform_filter(alt.datum.side == side)
+        base.transform_filter((alt.datum.side == side) & alt.datum.named)
         .mark_text(align=side, dx=9 if side == "left" else -9, dy=-9, fontSize=13, limit=160)
         .encode(x=across, y=along, text="label:N", color=_colour())
         for side in ("left", "right")
     ]
     arrows = _arrows(frame, chains, (x, y), (log_x, log_y))
     return alt.layer(line, *arrows, *_bars(base, frame, (x, y)), *names, points).properties(height=HEIGHT)
+
+
+def named(frame: pd.DataFrame, logs: tuple[bool, bool]) -> list[bool]:
+    """Which points bear their names: those on the front, and of a few points the others whose name covers no other.
+
+    A point without one tells its name when it is pointed at, and stands in the table.
+    """
+    x, y = (_shares(frame[axis].to_numpy(), log) for axis, log in zip("xy", logs, strict=True))
+    found, taken = [False] * len(frame), list[tuple[float, float]]()
+    for place in sorted(range(len(frame)), key=lambda n: (frame["place"][n] != ON, n)):
+        on = frame["place"][place] == ON
+        free = all(abs(x[place] - a) > APART[0] or abs(y[place] - b) > APART[1] for a, b in taken)
+        if on or (free and len(frame) <= MANY):
+            found[place] = True
+            taken.append((x[place], y[place]))
+    return found
+
+
+def _shares(values: Any, log: bool) -> list[float]:
+    """Where values lie on an axis, from 0 to 1."""
+    known = np.log(values) if log else values
+    span = float(known.max() - known.min())
+    return [float(value - known.min()) / span if span > 0 else 0.5 for value in known]
 
 
 def _bars(base: alt.Chart, frame: pd.DataFrame, axes: tuple[dict[str, Any], dict[str, Any]]) -> list[alt.Chart]:

@@ -33,10 +33,11 @@ def write(store: Store, out: Path) -> list[Path]:
     """
     run = frames.runs(store)[0]
     board = frames.read_board(store, run)
+    front_parts = _front_parts(store, board)  # on two pages, and dear
     pages: dict[str, tuple[str, Callable[[Store, Board], list[Part]]]] = {
-        "index.html": ("Overview", _overview),
+        "index.html": ("Overview", lambda *given: [*_overview(*given), *front_parts]),
         "leaderboard.html": ("Leaderboard", _leaderboard),
-        "pareto.html": ("Pareto front", _pareto),
+        "pareto.html": ("Pareto front", lambda *_: [html.text(frames.run_sentence(board)), *front_parts]),
         "nightly.html": ("Nightly", _nightly),
         "instruments.html": ("Instruments", _instruments),
         "runs.html": ("Runs", _runs),
@@ -83,7 +84,7 @@ def _overview(store: Store, board: Board) -> list[Part]:
         rows += [("variant", "", label) for label in since.labels]
         parts += [html.text(f"Held against run {since.green}."),
                   html.table(pd.DataFrame(rows, columns=["field", "then", "now"]), "What changed")]  # fmt: skip
-    return [*parts, *_front_parts(store, board)]
+    return parts
 
 
 def _leaderboard(store: Store, board: Board) -> list[Part]:
@@ -122,10 +123,6 @@ def _front_parts(store: Store, board: Board) -> list[Part]:
         parts.append(html.figure(drawn, fronts.in_words(found).splitlines()[0]))
     listed = html.table(fronts.listed(found), "Every variant with its place", links=_links(board))
     return [*parts, html.text(fronts.in_words(found)), listed]
-
-
-def _pareto(store: Store, board: Board) -> list[Part]:
-    return [html.text(frames.run_sentence(board)), *_front_parts(store, board)]
 
 
 def _variant(store: Store, board: Board, label: str) -> list[Part]:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from tests.boards import HOSTILE, RUDE_REASON, weigh
@@ -18,6 +19,7 @@ pytest.importorskip("altair", reason="the page needs altair: pip install 'weighi
 
 from weighin.leaderboard import charts, frames, fronts, tables
 from weighin.leaderboard.frames import Board, Measure
+from weighin.leaderboard.fronts import BEATEN, ON, POSSIBLY
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +168,14 @@ def test_an_imported_run_says_where_it_is_from(tmp_path: Path) -> None:
     _, words = tables.table(board, board.measures)
     assert words.iloc[0].tolist() == ["0.500 [0.215, 0.785] · imported · n 8", "–", "–", "–", "–", "imported"]
     assert tables.figures(board)["source"].tolist() == ["imported"] and tables.absences(board).empty
+
+
+def test_names_of_points_that_lie_close_do_not_cover_each_other() -> None:
+    frame = pd.DataFrame(
+        [("near", POSSIBLY, 2.05, 0.80), ("front", ON, 2.0, 0.81), ("far", BEATEN, 5.0, 0.6), ("twin", ON, 2.01, 0.81)],
+        columns=["variant", "place", "x", "y"],
+    )
+    assert charts.named(frame, (False, False)) == [False, True, True, True], "the front's names are always told"
+    assert charts.named(frame.iloc[[0, 2]].reset_index(drop=True), (True, False)) == [True, True]
+    many = pd.concat([frame] * 6, ignore_index=True)
+    assert sum(charts.named(many, (False, False))) == 12
