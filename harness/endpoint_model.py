@@ -43,6 +43,7 @@ class EndpointModel:
         self.client = client(self.endpoint)
         self.served, self.serving, self.draft = Serving(), dict[str, Any](), None
         self.rss_before: int | None = None
+        self.runtime: Any = None
         self.scoring: Any = None
         self._kin: dict[str, Model | None] = {}
         self._tokenizer: Any = None
