@@ -1,4 +1,6 @@
 """An exported model opened by ONNX Runtime: what it computes with, read from its initializers and its profile."""
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+# (what is imported here is installed in an environment of its own)
 
 import json
 import tempfile

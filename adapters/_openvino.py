@@ -1,4 +1,6 @@
 """An exported model opened by OpenVINO: what it computes with, read from the graph that the runtime executes."""
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+# (what is imported here is installed in an environment of its own)
 
 import json
 from collections.abc import Iterator, Mapping

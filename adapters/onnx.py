@@ -8,6 +8,8 @@ Costs: an export, seconds to minutes. Buys: a model as it will be served by ONNX
 activations are rounded, too (one scale a tensor, found at run time), which costs more accuracy than rounded weights
 alone; with 4 bits the embedding stays as it was.
 """
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+# (what is imported here is installed in an environment of its own)
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -9,6 +9,8 @@ low-bit weights stay low-bit in memory. What OpenVINO would choose by itself is 
 the precision of the arithmetic (on processors with 16-bit units an "FP32" model runs in bfloat16 unless told), that of
 the key-value cache (8 bits beside compressed weights), and whether activations are rounded to 8 bits at run time.
 """
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+# (what is imported here is installed in an environment of its own)
 
 import json
 from collections.abc import Mapping

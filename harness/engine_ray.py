@@ -88,16 +88,16 @@ class Ray:
         A machine that is lost with it is tried elsewhere, three in all; then, and where the work itself raises,
         raises `Lost`.
         """
-        import ray
+        from ray import exceptions
 
         said, lost = "", set[str]()
         for _ in range(ATTEMPTS):
             where = self._choose(wants, lost)
             try:
                 node, answer = self._answer(self._submit(work, wants, where), where)
-            except (ray.exceptions.RayTaskError, WeighinError) as error:
+            except (exceptions.RayTaskError, WeighinError) as error:
                 raise Lost(f"on node {where[:8]}: {_first_line(getattr(error, 'cause', None) or error)}") from None
-            except ray.exceptions.RayError as error:  # the worker, its node or the room for it went away
+            except exceptions.RayError as error:  # the worker, its node or the room for it went away
                 if self._stopped:
                     raise
                 said = _first_line(error)

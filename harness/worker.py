@@ -81,7 +81,8 @@ def run(job: Job, progress: Progress | None = None) -> Outcome:
     if job.environment:
         from weighin.harness.hosted import run as run_there
 
-        return run_there(job, progress)
+        # this module is known by two names while it imports one that imports it
+        return run_there(job, progress)  # pyright: ignore[reportArgumentType, reportReturnType]
     warm_up()
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe(duplex=False)

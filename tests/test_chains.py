@@ -43,7 +43,7 @@ def test_every_stage_works_in_a_chain(pico_dir: Path) -> None:
     variants = {label: with_examples(chain) for label, chain in CHAINS.items()}
     covered = {stage for chain in variants.values() for step in chain for stage in step}
     ours = {name for name, entry in registry.entries("stage").items() if entry.module.startswith("weighin.")}
-    here = {name for name in ours if not registry.stage(name).environment}  # test_exports.py chains the others
+    here = {name for name in ours if not registry.stage(name).environment}  # test_exports.py has the others
     assert covered == here, "a new stage joins a chain here"
     store, plan = Store(os.environ["WEIGHIN_STORE"]), planned(pico_dir, variants)
     with Display(Console(file=open(os.devnull, "w")), job_names(plan), {}) as display:
