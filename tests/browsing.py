@@ -129,7 +129,7 @@ def walk(watched: Watched, text: str, shots: Path) -> str:
     points = page.locator("[data-testid=stVegaLiteChart] .mark-symbol.role-mark").last.locator("path")
     points.first.wait_for()
     told = [points.nth(n).get_attribute("aria-label") or "" for n in range(points.count())]
-    named = [re.sub(r"(?s).*; variant: ", "", each) for each in told]
+    named = [re.sub(r"(?s).*; variant: ", "", each).split("; across: ")[0] for each in told]
     page.screenshot(path=shots / "pareto.png")
     top = max(n for n, name in enumerate(named) if not name.endswith(("base", "variant-0")))  # nothing lies over it
     points.nth(top).click()

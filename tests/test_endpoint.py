@@ -28,6 +28,7 @@ from weighin.harness.spec import SpecError, parse_spec
 from weighin.results.store import Store
 
 KEY = "sk-do-not-tell-anybody-0451"
+os.environ["THEIR_KEY"] = KEY  # now, because workers have the environment of when the first of all tests needed one
 ROOT = Path(__file__).resolve().parent.parent
 BODY = {"model": "pico", "prompt": "The old lantern", "max_tokens": 4, "temperature": 0}
 
@@ -61,7 +62,6 @@ def running(pico_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture
 def server(running: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("THEIR_KEY", KEY)
     monkeypatch.setattr("weighin.harness.endpoint_client.FIRST_PAUSE", 0.01)
     running.meets()
     yield running

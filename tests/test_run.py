@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,10 @@ def in_its_second_cell(pico_dir: Path, tmp_path: Path, test_plugins: Path) -> tu
     }
     spec.write_text(json.dumps(document))
     command = [sys.executable, "-m", "weighin.harness.cli", "run", str(spec)]
-    process = subprocess.Popen(command, env=plugged(test_plugins), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, env=plugged(test_plugins), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # which who starts the tests may ignore
+    )  # fmt: skip
     while not (trace.is_file() and trace.read_text()):
         assert process.poll() is None
         time.sleep(0.05)
