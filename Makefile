@@ -26,8 +26,8 @@ bench: $(STAMP)
 
 docs: $(STAMP)
 	@mkdir -p .weighin
-	$(BIN)/weighin setup openvino onnx
-	for spec in lifecycle openvino-sweep onnx-sweep; do $(BIN)/weighin run $$spec --store .weighin/docs.duckdb || exit; done
+	$(BIN)/weighin setup openvino onnx gguf
+	for spec in lifecycle openvino-sweep onnx-sweep gguf-sweep; do $(BIN)/weighin run $$spec --store .weighin/docs.duckdb || exit; done
 	$(BIN)/python -m weighin.harness.catalogue .weighin/docs.duckdb > docs/stages.md
 
 install: $(STAMP)

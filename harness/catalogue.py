@@ -17,7 +17,7 @@ from weighin.results.store import Store
 
 MEASURED = re.compile(r"<!-- measured -->\n.*?<!-- /measured -->\n", re.DOTALL)
 SPEC = "lifecycle"
-EXPORTS = ("openvino-sweep", "onnx-sweep")
+EXPORTS = ("openvino-sweep", "onnx-sweep", "gguf-sweep")
 """Specs of stages that need environments of their own."""
 QUALITY = "world_heldout/word_perplexity"
 Row = Mapping[str, Any]

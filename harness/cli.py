@@ -98,22 +98,7 @@ def _front_verb(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def _working_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    run = verbs.add_parser("run", help="make what is missing, measure what is not held, show the scores")
-    run.add_argument("spec", nargs="?", default="default", metavar="SPEC", help="a YAML file or a packaged spec")
-    run.add_argument("--again", action="append", default=[], metavar="SUITE", help="measure SUITE anew although held")
-    run.add_argument(
-        "--replicates", type=_count, default=1, metavar="K", help="build seeded variants K times: compare recipes"
-    )
-    run.add_argument(
-        "--scorer",
-        choices=["exact", "fast", "plain"],
-        help="how texts are scored: exact (default) and fast compute common beginnings once, plain does not",
-    )
-    run.add_argument("--engine", choices=["local", "ray"], default="local", help="who does the work (default: local)")
-    run.add_argument(
-        "--address", metavar="HOST:PORT", help="of a Ray cluster (default: one of its own, on this machine)"
-    )
-    run.add_argument("--checkpoints", metavar="URL", help="where machines share them (default: $WEIGHIN_CHECKPOINTS)")
+    _run_verb(verbs)
     _gate_verb(verbs)
     nightly = verbs.add_parser("nightly", help="run, gate against the last green run, watch every series, report")
     nightly.add_argument("spec", metavar="SPEC", help="a YAML file or a packaged spec")
@@ -149,10 +134,42 @@ def _working_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
 
 
+def _run_verb(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    run = verbs.add_parser("run", help="make what is missing, measure what is not held, show the scores")
+    run.add_argument("spec", nargs="?", default="default", metavar="SPEC", help="a YAML file or a packaged spec")
+    run.add_argument("--again", action="append", default=[], metavar="SUITE", help="measure SUITE anew although held")
+    run.add_argument(
+        "--replicates", type=_count, default=1, metavar="K", help="build seeded variants K times: compare recipes"
+    )
+    run.add_argument(
+        "--scorer",
+        choices=["exact", "fast", "plain"],
+        help="how texts are scored: exact (default) and fast compute common beginnings once, plain does not",
+    )
+    run.add_argument(
+        "--kv-budget", type=_bytes, metavar="BYTES",
+        help="of keys and values that scoring may hold, as in 512MiB (default: a quarter of the free memory)",
+    )  # fmt: skip
+    run.add_argument("--engine", choices=["local", "ray"], default="local", help="who does the work (default: local)")
+    run.add_argument(
+        "--address", metavar="HOST:PORT", help="of a Ray cluster (default: one of its own, on this machine)"
+    )
+    run.add_argument("--checkpoints", metavar="URL", help="where machines share them (default: $WEIGHIN_CHECKPOINTS)")
+
+
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"a whole number from 1 on (got {text})")
     return int(text)
+
+
+def _bytes(text: str) -> int:
+    from weighin.harness.kv_budget import read
+
+    try:
+        return read(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _gate_verb(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -22,7 +22,14 @@ from weighin.results.errors import WeighinError
 ATTEMPTS = 3
 """How many machines may be lost with a piece of work before it is what takes them down."""
 
-KEPT = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "WEIGHIN_HOME", "WEIGHIN_CHECKPOINTS", "TOKENIZERS_PARALLELISM")
+KEPT = (
+    "OMP_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "WEIGHIN_HOME",
+    "WEIGHIN_CHECKPOINTS",
+    "WEIGHIN_KV_BUDGET",
+    "TOKENIZERS_PARALLELISM",
+)
 """What of this process's environment the work sees elsewhere, absent where it is absent here: Ray sets the first."""
 
 LOOPBACK = "127.0.0.2"

@@ -5,7 +5,6 @@ helpers' code (as syntax trees without docstrings, so that prose changes nothing
 the packages it needs. A time stamp or a path never does.
 """
 
-import ast
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from weighin.harness.source import source
 from weighin.results.errors import WeighinError
 
 FORMAT = 1
@@ -55,7 +55,8 @@ def folder_digest(folder: Path) -> str:
 
 def code_digest(file: Path) -> str:
     """Key of a plugin's code and of the helpers it imports, however far down."""
-    return digest([[path.name, _tree(path)] for path in sorted(closure(file), key=lambda p: (p.parent.name, p.name))])
+    helpers = sorted(closure(file), key=lambda path: (path.parent.name, path.name))
+    return digest([[path.name, source(path.read_text(encoding="utf-8")).tree] for path in helpers])
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
@@ -78,22 +79,14 @@ def _version(name: str) -> str:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
-        distributions = metadata.packages_distributions().get(name, [])
-        return metadata.version(distributions[0]) if distributions else "absent"
+        return next(_owners(name), "absent")
 
 
-def _tree(path: Path) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            first = node.body[0] if node.body else None
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body = node.body[1:]
-    return ast.dump(tree)
+def _owners(package: str) -> Iterator[str]:
+    """Versions of distributions that bring a package under another name than their own, as scikit-learn does."""
+    for each in metadata.distributions():
+        if f"\n{package}/__init__.py," in f"\n{each.read_text('RECORD') or ''}":
+            yield each.version
 
 
 def closure(file: Path) -> set[Path]:
@@ -110,16 +103,9 @@ def closure(file: Path) -> set[Path]:
 
 def _helpers(file: Path) -> Iterator[Path]:
     """Files of this project (or of a plugin's own folder) that `file` imports; the bare contracts are not helpers."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom):
-            module = node.module or ""
-            names = [f"{module}.{alias.name}".lstrip(".") for alias in node.names]
-            folder = file.parent if node.level else None
-            for name in [module, *names]:
-                yield from _module_file(name, folder)
-        elif isinstance(node, ast.Import):
-            for alias in node.names:
-                yield from _module_file(alias.name, None)
+    for level, names in source(file.read_text(encoding="utf-8")).imports:
+        for name in names:
+            yield from _module_file(name, file.parent if level else None)
 
 
 CONTRACTS = {"__init__", "outline", "plugin", "runtime"}

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
@@ -51,9 +52,15 @@ def ram_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+_HEAD = {key: re.compile(rf"^{key}: *(\S+)", re.MULTILINE) for key in ("Name", "Version")}
+
+
 def packages() -> dict[str, str]:
     """Every installed distribution and its version."""
-    return {d.metadata["Name"]: d.version for d in metadata.distributions() if d.metadata["Name"]}
+    heads = (each.read_text("METADATA") or each.read_text("PKG-INFO") or "" for each in metadata.distributions())
+    # their own parser reads whole documents as e-mail: ten times slower than the two lines that are wanted
+    found = ([_HEAD[key].search(head) for key in ("Name", "Version")] for head in heads)
+    return {name[1]: version[1] for name, version in found if name and version}
 
 
 def _cpu() -> str:

@@ -21,7 +21,7 @@ KEYS = 2**14
 class Shapes(NamedTuple):
     """Tokens in a pack, of which the last is filled up to a multiple of `rung`, and rows of queries in a chunk."""
 
-    tokens: int = 512
+    tokens: int = 1024
     rung: int = 64
     chunk: int = 32
 

@@ -8,6 +8,7 @@ entry point's name is the plugin's name and its value the module that holds a st
 
 import ast
 import difflib
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -48,7 +49,7 @@ def entries(kind: Kind) -> dict[str, Entry]:
         for path in sorted(folder.glob("*.py"))
         if not path.stem.startswith("_")
     }
-    for point in metadata.entry_points(group=f"weighin.{FOLDERS[kind]}"):
+    for point in points(f"weighin.{FOLDERS[kind]}", tuple(sys.path)):
         spec = find_spec(point.module)
         if spec is None or spec.origin is None:
             raise WeighinError(f"entry point {point.name} = {point.value}: module {point.module} is not installed")
@@ -56,6 +57,12 @@ def entries(kind: Kind) -> dict[str, Entry]:
             raise WeighinError(f"two plugins are called {point.name!r}: {found[point.name].module} and {point.module}")
         found[point.name] = Entry(kind, point.name, point.module, Path(spec.origin))
     return found
+
+
+@cache
+def points(group: str, path: tuple[str, ...]) -> tuple[metadata.EntryPoint, ...]:
+    """What the packages that are installed on `sys.path` register; kept, since every one of them has to be opened."""
+    return tuple(metadata.entry_points(group=group))
 
 
 def entry(kind: Kind, name: str) -> Entry:
@@ -118,7 +125,7 @@ def opened(folder: Path, name: str) -> Runtime:
     return opens(folder)
 
 
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "vl_convert": "vl-convert-python"}
+DISTRIBUTIONS = {"llama_cpp": "llama-cpp-python", "sklearn": "scikit-learn", "vl_convert": "vl-convert-python"}
 """What is installed under another name than it is imported by."""
 
 

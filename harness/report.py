@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
@@ -14,7 +15,7 @@ from weighin.results.compare import Comparison, Report
 from weighin.results.errors import WeighinError
 from weighin.results.front import PLACES, Front, front
 from weighin.results.front import in_words as whole_in_words
-from weighin.results.gate import Verdict, exit_code
+from weighin.results.gate import Verdict, exit_code, sentence
 from weighin.results.importing import Outcome
 from weighin.results.instruments import in_words, of_run
 from weighin.results.lookup import quality
@@ -25,7 +26,7 @@ from weighin.results.store import Store
 ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
 """Which way is better."""
 OUTCOMES = {"pass": "[green]PASS[/]", "fail": "[red]FAIL[/]", "inconclusive": "[yellow]INCONCLUSIVE[/]"}
-RELEASE = {0: "[green]The release passes.[/]", 1: "[red]The release fails.[/]", 3: "[yellow]No verdict yet.[/]"}
+RELEASE = {0: "green", 1: "red", 3: "yellow"}
 COSTS = ("memory.disk", "latency.tpot")
 
 
@@ -54,7 +55,7 @@ def scores(console: Console, store: Store, run: str) -> None:
                 _silent(console, lines)
                 continue
             console.print(f"  {escape(metric)} {ARROWS[lines[0]['better']]}", style="cyan", highlight=False)
-            console.print(_lines(lines, min(width, 17)))
+            _values(console, lines, min(width, 17))
 
 
 def _silent(console: Console, rows: Sequence[dict[str, Any]]) -> None:
@@ -67,18 +68,27 @@ def _silent(console: Console, rows: Sequence[dict[str, Any]]) -> None:
         console.print(f"    {escape(', '.join(variants))}", highlight=False)
 
 
-def _lines(rows: Sequence[dict[str, Any]], width: int) -> Table:
+def _values(console: Console, rows: Sequence[dict[str, Any]], width: int) -> None:
+    """A line a variant; as a table, which takes its time, only where something has to be folded."""
+    cells = []
+    for row in rows:
+        value = interval(row["value"], row["ci_low"], row["ci_high"], row["unit"] or "1")
+        cells.append((row["variant"], value, f"n={row['n']}" if row["n"] else "", _note(row)))
+    room = (width, 38, 7, console.width - width - 38 - 7 - 10)
+    each = [(text, most) for line in cells for text, most in zip(line, room, strict=True)]
+    if all(len(text) == cell_len(text) <= most and text.isprintable() for text, most in each):
+        for name, value, n, note in cells:
+            console.out(f"    {name:{width}}  {value:38}  {n:7}  {note}".rstrip(), highlight=False)
+        return
     made = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     made.add_column(min_width=2)
     made.add_column(min_width=width, overflow="fold")
     made.add_column(min_width=38, no_wrap=True)
     made.add_column(min_width=7, no_wrap=True)
     made.add_column(overflow="fold")
-    for row in rows:
-        value = interval(row["value"], row["ci_low"], row["ci_high"], row["unit"] or "1")
-        n = f"n={row['n']}" if row["n"] else ""
-        made.add_row("", escape(row["variant"]), escape(value), n, escape(_note(row)))
-    return made
+    for line in cells:
+        made.add_row("", *map(escape, line))
+    console.print(made)
 
 
 def _note(row: dict[str, Any]) -> str:
@@ -124,7 +134,7 @@ def verdicts(console: Console, found: Sequence[Verdict]) -> None:
         told = f"{verdict.metric}: {rule}{role}"
         made.add_row(OUTCOMES[verdict.outcome], escape(told), escape(verdict.why))
     console.print(made)
-    console.print(RELEASE[exit_code(found)])
+    console.print(sentence(found), style=RELEASE[exit_code(found)])
 
 
 def instruments(console: Console, store: Store, run: str, suites: set[str]) -> None:
@@ -175,14 +185,14 @@ def comparison(console: Console, found: Report) -> None:
                 console.print(Padding(escape(line), (0, 0, 0, 4), expand=False), highlight=False)
     console.print("\n[dim]A positive drop means that the second is worse; flips: right to wrong, wrong to right.[/]")
     console.print("[dim]Seen from: the least drop that these items would show with 80 % power.[/]")
-    for suite, refusals in groupby(found.refusals, key=lambda refusal: refusal.suite):
-        console.print(f"\n[yellow]not compared[/] [bold]{escape(suite)}[/]")
-        by_reason: dict[str, list[str]] = {}
-        for refusal in refusals:
-            by_reason.setdefault(refusal.reason, []).append(refusal.metric)
-        for reason, metrics in by_reason.items():
-            named = "" if metrics == ["*"] else f"{', '.join(metrics)}: "
-            console.print(Padding(escape(f"{named}{reason}"), (0, 0, 0, 2), expand=False), highlight=False)
+    by_reason: dict[str, list[str]] = {}
+    for refusal in found.refusals:
+        whole = refusal.metric == "*"
+        by_reason.setdefault(refusal.reason, []).append(refusal.suite if whole else f"{refusal.suite}.{refusal.metric}")
+    if by_reason:
+        console.print("\n[yellow]not compared[/]")
+    for reason, named in by_reason.items():
+        console.print(Padding(escape(f"{', '.join(named)}: {reason}"), (0, 0, 0, 2), expand=False), highlight=False)
 
 
 def _flowing(parts: Sequence[str], width: int) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
-from weighin.harness import registry, report
+from weighin.harness import kv_budget, registry, report
 from weighin.harness.spec import Spec, read_spec
 from weighin.results.errors import WeighinError
 from weighin.results.store import Store
@@ -33,6 +33,8 @@ def run(args: Args) -> int:
             raise WeighinError(f"--again: no suite {suite!r} in this spec. {registry.suggest(suite, spec.suites)}")
     if args.checkpoints:
         os.environ["WEIGHIN_CHECKPOINTS"] = args.checkpoints  # of the workers, too
+    if args.kv_budget:
+        os.environ[kv_budget.NAME] = str(args.kv_budget)
     engine = _engine(args)
     each, place = looks(spec), 0
     while True:
@@ -43,8 +45,9 @@ def run(args: Args) -> int:
         if place == len(each) or not ok or decided(gating):
             break
         console.print(f"Look {place} of {len(each)}, {at.looks[place - 1]} items: not decided, so more are asked.")
-    report.scores(console, store, run_id)
-    report.fronts(console, store, run_id)
+    with store.snapshot() as held:
+        report.scores(console, held, run_id)
+        report.fronts(console, held, run_id)
     if found:
         console.print("\n[bold]gate[/]" + (f" at look {place} of {len(each)}" if len(each) > 1 else ""))
         report.verdicts(console, found)

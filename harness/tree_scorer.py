@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from weighin.harness.kv_budget import within
 from weighin.harness.packing import Pack, Shapes, packs
 from weighin.harness.prefix_tree import Ints, Request, Tree, build
 from weighin.harness.tree_attention import UnknownAttention, Walk, attending
@@ -60,7 +61,7 @@ class TreeScorer:
         states: list[Any] = []
         most = most or self.most
         with tqdm(total=tree.nodes, desc="log-likelihoods", disable=self.quiet) as bar:
-            for pack in packs(tree, self.shapes):
+            for pack in packs(tree, within(self.module, int(tree.depths.max(initial=0)) + 1, self.shapes)):
                 low, high = np.searchsorted(wanted, (pack.first, pack.first + pack.count))
                 here = wanted[low:high]
                 states.append(self._states(walk, pack, here - pack.first))

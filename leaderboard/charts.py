@@ -20,9 +20,13 @@ SHAPES = {ON: "circle", POSSIBLY: "triangle-up", BEATEN: "diamond"}
 CHAIN = "#8f7a55"
 """Arrows of chains, apart from the three classes by their dashes as well."""
 HEIGHT = 420
-_LEGEND = alt.Legend(orient="top", symbolOpacity=1, columns=3)
+_SHORT = "replace(datum.label, /confidently | on it/, '')"
+"""Of a legend's labels: all three classes have to stand side by side on a telephone."""
+_LEGEND = alt.Legend(orient="top", symbolOpacity=1, columns=3, labelExpr=_SHORT)
 MANY = 15
 """More points than this, and only those on the front bear their names."""
+CROWD = 60
+"""More than this, and the intervals of the others are faint."""
 
 APART = (0.13, 0.06)
 """Names cover each other where their points are nearer than these shares of the chart's width and height."""
@@ -106,12 +110,14 @@ def _shares(values: Any, log: bool) -> list[float]:
 
 def _bars(base: alt.Chart, frame: pd.DataFrame, axes: tuple[dict[str, Any], dict[str, Any]]) -> list[alt.Chart]:
     """The intervals on either axis, where there are any."""
-    (x, y), colour, found = axes, _colour(), []
+    (x, y), found = axes, []
     across, along = alt.X("x:Q", **x), alt.Y("y:Q", **y)
+    faint = alt.condition(alt.datum.place == ON, alt.value(0.8), alt.value(0.8 if len(frame) <= CROWD else 0.1))
+    rule = base.mark_rule().encode(color=_colour(), opacity=faint)
     if frame["x_low"].notna().any():
-        found.append(base.mark_rule(opacity=0.8).encode(x=alt.X("x_low:Q", **x), x2="x_high:Q", y=along, color=colour))
+        found.append(rule.encode(x=alt.X("x_low:Q", **x), x2="x_high:Q", y=along))
     if frame["y_low"].notna().any():
-        found.append(base.mark_rule(opacity=0.8).encode(x=across, y=alt.Y("y_low:Q", **y), y2="y_high:Q", color=colour))
+        found.append(rule.encode(x=across, y=alt.Y("y_low:Q", **y), y2="y_high:Q"))
     return found
 
 

@@ -13,6 +13,8 @@ from weighin.results.front import in_words as said_of
 from weighin.results.render import MISSING
 
 ON, POSSIBLY, BEATEN, OUT = PLACES.values()
+TOLD = 20
+"""Variants of a place that are told in words; the table has them all."""
 COLUMNS = (
     "variant",
     "place",
@@ -89,10 +91,12 @@ def in_words(front: Front) -> str:
     for place in (POSSIBLY, BEATEN, OUT):
         rows = frame[frame["place"] == place]
         if len(rows):
+            told = rows.head(TOLD)
             named = [
-                f"{short(name)} ({short(why, 200)})" for name, why in zip(rows["variant"], rows["why"], strict=True)
+                f"{short(name)} ({short(why, 200)})" for name, why in zip(told["variant"], told["why"], strict=True)
             ]
-            said += f"\n{place.capitalize()}: {'; '.join(named)}."
+            more = f"; and {len(rows) - TOLD} more, in the table" if len(rows) > TOLD else ""
+            said += f"\n{place.capitalize()}: {'; '.join(named)}{more}."
     return "\n".join([said, *(short(line, 300) for line in front.said)])
 
 

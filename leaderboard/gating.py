@@ -1,22 +1,12 @@
-"""The gate's verdicts as a table and in one sentence. No Streamlit."""
+"""The gate's verdicts as a table. No Streamlit."""
 
 from collections.abc import Sequence
 
 import pandas as pd
 
-from weighin.results.gate import Verdict, exit_code
+from weighin.results.gate import Verdict
 
-RELEASE = {
-    0: "The release passes: every gate rule does.",
-    1: "The release fails: at least one gate rule does.",
-    3: "No verdict yet: no gate rule fails, and not every one passes.",
-}
 SIGNS = {"pass": "✓ pass", "fail": "✗ FAIL", "inconclusive": "? open"}
-
-
-def sentence(judged: Sequence[Verdict]) -> str:
-    """What the gate says of the release."""
-    return RELEASE[exit_code(judged)] if judged else "The spec of this run has no gate rules."
 
 
 def table(judged: Sequence[Verdict]) -> pd.DataFrame:

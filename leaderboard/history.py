@@ -9,7 +9,8 @@ import pandas as pd
 from weighin.leaderboard.charts import COLOURS
 from weighin.leaderboard.frames import short
 from weighin.leaderboard.fronts import BEATEN, ON
-from weighin.results.history import Series
+from weighin.results.history import Night, Series
+from weighin.results.render import interval
 
 FEWEST = 3
 """Nights that a line needs; fewer are told in words."""
@@ -19,17 +20,37 @@ SHAPES = {PLAIN: "circle", CHANGED: "square", ALARM: "diamond"}
 
 
 def frame(series: Series) -> pd.DataFrame:
-    """A row a night: run, time, value with limits in the base unit, its mark, and what changed in words."""
+    """A row a night: run, time, value with limits in the base unit, n, its mark, and what changed in words."""
     rows = [
         (
-            night.run, night.at, night.value, night.low, night.high,
+            night.run, night.at, night.value, night.low, night.high, series.unit, night.n,
             ALARM if night.alarm else CHANGED if night.changes else PLAIN,
             "; ".join([*([night.alarm] if night.alarm else []), *map(str, night.changes)]),
         )
         for night in series.nights
     ]  # fmt: skip
-    made = pd.DataFrame(rows, columns=["run", "night", "value", "low", "high", "mark", "what"])
+    made = pd.DataFrame(rows, columns=["run", "night", "value", "low", "high", "unit", "n", "mark", "what"])
     return made.astype({"value": "float64", "low": "float64", "high": "float64"})
+
+
+def table(series: Series) -> pd.DataFrame:
+    """The same in words, the newest night first."""
+    nights, rows = series.nights[::-1], frame(series).iloc[::-1]
+    return pd.DataFrame(
+        {
+            "night (UTC)": [f"{night.at:%Y-%m-%d %H:%M}" for night in nights],
+            "run": [night.run for night in nights],
+            "value": [_figure(night, series.unit) for night in nights],
+            "mark": list(rows["mark"]),
+            "what": list(rows["what"]),
+        },
+        dtype="object",
+    )
+
+
+def _figure(night: Night, unit: str) -> str:
+    without = " · no interval" if night.low is None else ""
+    return f"{interval(night.value, night.low, night.high, unit)}{without} · n {night.n}"
 
 
 def chart(series: Series) -> alt.LayerChart:

@@ -50,9 +50,8 @@ def draw(here: Here) -> None:
         if len(series.nights) >= history.FEWEST:
             st.altair_chart(history.chart(series), width="stretch", alt=history.in_words(series))
         st.text(history.in_words(series))
-        made = history.frame(series).iloc[::-1]
-        page.text_table(made, "The series as a table")
-        page.downloads(made, "nights")
+        page.text_table(history.table(series), "The series as a table")
+        page.downloads(history.frame(series), "nights")
     else:
         st.text("No run of this spec has measured it.")
     _timeline(here)

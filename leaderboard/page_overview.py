@@ -11,9 +11,10 @@ from weighin.leaderboard.answers import Refused, read_chains, read_front, read_i
 from weighin.leaderboard.frames import open_store
 from weighin.leaderboard.page import Here, Stamp
 from weighin.results.address import Place
-from weighin.results.gate import exit_code
+from weighin.results.gate import exit_code, sentence
 from weighin.results.since import Since, since_green
 
+TILE = 150  # pixels: two stand side by side on a telephone
 BOXES: dict[int, Callable[..., Any]] = {0: st.success, 1: st.error, 3: st.warning}
 
 
@@ -28,7 +29,9 @@ def draw(here: Here) -> None:
     st.text(frames.run_sentence(here.board))
     judged = read_verdicts(here.path, here.seen, here.run)
     if isinstance(judged, list) and judged:
-        BOXES[exit_code(judged)](gating.sentence(judged))
+        BOXES[exit_code(judged)](sentence(judged))
+        errors = read_instruments(here.path, here.seen, here.run)[2]
+        st.text(errors[:1].upper() + errors[1:])
     _tiles(here)
     left, right = st.columns([3, 2], gap="large")
     with left:
@@ -42,9 +45,7 @@ def draw(here: Here) -> None:
     elif judged:
         page.text_table(gating.table(judged), "Each rule of the gate with its verdict")
     else:
-        st.text(gating.sentence(judged))
-    errors = read_instruments(here.path, here.seen, here.run)[2]
-    st.text(errors[:1].upper() + errors[1:])
+        st.text(sentence(judged))
 
 
 def _tiles(here: Here) -> None:
@@ -58,8 +59,9 @@ def _tiles(here: Here) -> None:
         ("Abstained", str(count["abstained"])),
         ("Failed", str(count["failed"])) if not still else ("Open", str(still)),
     ]
-    for place, (label, value) in zip(st.columns(4), told, strict=True):
-        place.metric(label, value, border=True)
+    with st.container(horizontal=True):  # wraps on a telephone, where columns would be stacked
+        for label, value in told:
+            st.metric(label, value, border=True, width=TILE)
 
 
 def _front(here: Here) -> None:

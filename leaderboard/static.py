@@ -11,6 +11,7 @@ from weighin.leaderboard.html import Part
 from weighin.results.compare import compare
 from weighin.results.errors import WeighinError
 from weighin.results.front import front
+from weighin.results.gate import sentence
 from weighin.results.history import history as read_history
 from weighin.results.instruments import of_run, tries
 from weighin.results.items import outputs
@@ -72,7 +73,7 @@ def _overview(store: Store, board: Board) -> list[Part]:
     parts = [html.text(frames.run_sentence(board))]
     try:
         judged = frames.verdicts(store, board.run)
-        parts += [html.verdict(gating.sentence(judged)), html.table(gating.table(judged), "Each rule of the gate")]
+        parts += [html.verdict(sentence(judged)), html.table(gating.table(judged), "Each rule of the gate")]
     except WeighinError as error:
         parts.append(html.text(error))
     parts += [html.text(gate_errors(store, board.run["run_id"])), html.heading("Since the last green run")]
@@ -165,7 +166,7 @@ def _nightly(store: Store, board: Board) -> list[Part]:
         parts.append(html.heading(f"{series.name}: {frames.short(series.variant)}"))
         if len(series.nights) >= history.FEWEST:
             parts.append(html.figure(history.chart(series), history.in_words(series)))
-        parts += [html.text(history.in_words(series)), html.table(history.frame(series), "The series")]
+        parts += [html.text(history.in_words(series)), html.table(history.table(series), "The series")]
     found = [each for each in timeline(store, spec, board.run["machine_key"]) if each.changes]
     marks = [(f"{each.at:%Y-%m-%d %H:%M}", each.run, "; ".join(map(str, each.changes))) for each in found]
     frame = pd.DataFrame(marks, columns=["night (UTC)", "run", "what"])

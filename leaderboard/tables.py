@@ -209,10 +209,19 @@ def instruments(rows: Sequence[Row]) -> pd.DataFrame:
 
 def tries(rows: Sequence[Row]) -> pd.DataFrame:
     """One row an instrument and planted value: what it recovered, and what it had to."""
-    names = ("suite", "instrument", "plant", "recovered", "low", "high", "unit", "target", "reason")
-    found = pd.DataFrame({name: [row[name] for row in rows] for name in names})
-    found.insert(0, "", ["pass" if row["passed"] else "FAIL" for row in rows])
-    return found.rename(columns={"plant": "planted"})
+    return pd.DataFrame(
+        {
+            "": ["pass" if row["passed"] else "FAIL" for row in rows],
+            "suite": [row["suite"] for row in rows],
+            "instrument": [row["instrument"] for row in rows],
+            "planted": [row["plant"] for row in rows],
+            "recovered": [interval(row["recovered"], row["low"], row["high"], row["unit"]) for row in rows],
+            "unit": [row["unit"] for row in rows],
+            "target": [row["target"] for row in rows],
+            "reason": [row["reason"] or "" for row in rows],
+        },
+        dtype="object",
+    )
 
 
 def tiles(card: Row) -> list[tuple[str, str]]:

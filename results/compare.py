@@ -94,7 +94,7 @@ def missing(who: Side, suite: str) -> str | None:
     """Why `who` has no measured result of `suite`; None where it has one."""
     cell = who.cells.get(suite)
     if cell is None:
-        return f"{who.name} was not measured by {suite}"
+        return f"{who.name} was not measured"
     if cell.status != "ok" or cell.evaluation_id is None:
         return f"{who.name}: {suite} {cell.status}: {cell.reason or 'no reason was kept'}"
     return None

@@ -19,6 +19,7 @@ from weighin.results.statistics import (
     mcnemar_midp,
     mde,
     normal,
+    rarest_flips,
     sign_flip_midp,
     student,
     tango_upper,
@@ -209,7 +210,7 @@ def _binary(plain: Comparison, d: Floats, pairs: Pairs, level: float) -> Compari
         flips_better=c,
         p_worse=p_worse,
         p_two_sided=p_both,
-        mde=mde(max(b + c, 1) / n, n / effect),
+        mde=mde(max((b + c) / n, rarest_flips(n / effect)), n / effect),
         design_effect=effect,
     )
 

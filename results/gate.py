@@ -102,6 +102,18 @@ def exit_code(verdicts: Sequence[Verdict]) -> int:
     return 0 if outcomes and all(outcome == "pass" for outcome in outcomes) else 3
 
 
+def sentence(verdicts: Sequence[Verdict]) -> str:
+    """What they mean for the release."""
+    if not any(verdict.rule.role == "gate" for verdict in verdicts):
+        watched = ", every rule only watches" if verdicts else ""
+        return f"No verdict: the spec has no rule with the role gate{watched}."
+    return {
+        0: "The release passes: every gate rule does.",
+        1: "The release fails: at least one gate rule does.",
+        3: "No verdict yet: no gate rule fails, and not every one passes.",
+    }[exit_code(verdicts)]
+
+
 def _asked(rule: Rule, bench: Bench) -> Rule:
     """The rule as it is asked: against the same variant of another run, where there is one."""
     if bench.against is None or rule.limit is not None:

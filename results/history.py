@@ -27,6 +27,7 @@ class Night:
     value: float
     low: float | None
     high: float | None
+    n: int
     evaluation: str
     changes: tuple[Change, ...] = ()
     alarm: str | None = None
@@ -130,8 +131,8 @@ def _series(store: Store, spec: str, rows: Sequence[dict[str, Any]]) -> Series:
         why, accepted = raised.get(row["run_id"], (None, False))
         nights.append(
             Night(
-                row["run_id"], row["started_at"], row["value"], row["ci_low"], row["ci_high"], row["evaluation_id"],
-                tuple(each for each in since if each.field not in UNMARKED), why, accepted,
+                row["run_id"], row["started_at"], row["value"], row["ci_low"], row["ci_high"], row["n"],
+                row["evaluation_id"], tuple(each for each in since if each.field not in UNMARKED), why, accepted,
             )
         )  # fmt: skip
     return Series(

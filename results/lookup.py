@@ -73,7 +73,7 @@ def side(store: Store, name: str, run: str | None = None) -> Side:
     keys = [row["variant_key"] for row in store.rows("select variant_key from variants")]
     matches = [key for key in keys if key == name or (len(name) >= _KEY_PREFIX and key.startswith(name))]
     if len(matches) == 1:
-        return _of_key(store, name, matches[0])
+        return _of_key(store, matches[0])
     if matches:
         raise WeighinError(f"{len(matches)} variant keys begin with {name!r}; give more of it")
     raise unknown(f"variant of run {home}", name, labels)
@@ -108,14 +108,16 @@ def _of_run(store: Store, label: str, run: str, key: str | None) -> Side:
     return Side(label, run, key, {row["suite"]: Cell(**row) for row in rows})
 
 
-def _of_key(store: Store, name: str, key: str) -> Side:
+def _of_key(store: Store, key: str) -> Side:
     rows = store.rows(
         """select suite, status, reason, evaluation_id from evaluations where variant_key = ?
            qualify row_number() over (partition by suite order by status <> 'ok', started_at desc) = 1
            order by suite""",
         [key],
     )
-    return Side(name, None, key, {row["suite"]: Cell(**row) for row in rows})
+    (known,) = store.rows("select max(label) as label from labels where variant_key = ?", [key])
+    shown = f"{known['label']} ({key[:20]}…)" if known["label"] else key[:20] + "…"
+    return Side(shown, None, key, {row["suite"]: Cell(**row) for row in rows})
 
 
 def split_metric(name: str) -> tuple[str, str]:

@@ -15,6 +15,9 @@ Row = dict[str, Any]
 
 UNMATCHED = "unmatched"
 """What to waive so that items measured on one side only are left out."""
+SERVING = ("torch", "transformers", "datasets", "tqdm")
+"""Packages that a deployed model runs on, or that only fetch items (which are joined by their content) and draw bars.
+All others that a suite states decide what is scored, and how: lm-eval, ragas, scikit-learn."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,9 @@ def pair(store: Store, suite: str, metric: str, ids: tuple[str, str], waive: Col
     Refused unless waived: fields of the protocol that differ (nested ones by their dotted name; waiving `task`
     waives `task.version`), the machine for a runtime metric, the metric's definition, weights, unmatched items. Where
     one side was imported, or the sides come from different tools, that is the field `origin`, and stands as well for
-    all that only one of them states: what both state must still be alike. Packages of unlike managed environments are
-    not refused (see `served_apart`). The requests of two runs are not the same items, however they are called: times
-    need not match, and carry no verdict (`difference.NOT_INTERLEAVED`).
+    all that only one of them states: what both state must still be alike. Packages that serve a model in an
+    environment of its own are not refused (see `served_apart`). The requests of two runs are not the same items,
+    however they are called: times need not match, and carry no verdict (`difference.NOT_INTERLEAVED`).
     """
     return pair_all(store, suite, [metric], ids, waive)[0]
 
@@ -156,11 +159,12 @@ def _stated(score: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def served_apart(protocols: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Fields that belong to what is measured, and not to how: the packages, where not all were measured in one
-    environment. A deployed variant is a model in the runtime that serves it, and is compared as such.
+    """Fields that belong to what is measured, and not to how: the packages that serve it, where not all were measured
+    in one environment. A deployed variant is a model in the runtime that serves it, and is compared as such; what
+    scores it must be of one version on both sides.
     """
     environments = {json.dumps(protocol.get("environment"), sort_keys=True) for protocol in protocols}
-    return ("environment", "packages") if len(environments) > 1 else ()
+    return ("environment", *(f"packages.{name}" for name in SERVING)) if len(environments) > 1 else ()
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, str]:

@@ -234,6 +234,11 @@ def mde(flip_rate: float, n: float, *, alpha: float = 0.05, power: float = 0.8) 
     return (normal(1 - alpha) + normal(power)) * math.sqrt(flip_rate / n)
 
 
+def rarest_flips(n: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
+    """The least share of flips that `mde` may count on: a drop is made of flips, so no fewer than the drop itself."""
+    return min((normal(1 - alpha) + normal(power)) ** 2 / n, 1.0)
+
+
 def items_needed(
     flip_rate: float, margin: float, drop: float = 0.0, *, alpha: float = 0.05, power: float = 0.8
 ) -> float:

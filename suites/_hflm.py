@@ -1,4 +1,4 @@
-"""lm-eval's own Hugging Face model, whose log-likelihoods come from our scorer.
+"""lm-eval's own Hugging Face model, whose log-likelihoods come from our scorer and whose prompts share beginnings.
 
 Its tokenisation, truncation, BOS and windows stay lm-eval's code; only what happens to token ids is ours.
 """
@@ -10,6 +10,7 @@ from weighin.harness import Model
 from weighin.harness.prefix_tree import Request
 from weighin.harness.scorer import score, scoring_of
 from weighin.suites._remote import remote
+from weighin.suites._shared_prompt import share
 
 Tokens = tuple[Any, list[int], list[int]]
 """lm-eval's request once it is cut into tokens: its texts, the context's ids, the continuation's."""
@@ -33,6 +34,7 @@ def language_model(model: Model, batch_size: int, max_length: int | None, add_bo
         lm._loglikelihood_tokens = lambda requests, **_: _likelihoods(model, requests, lm.max_length)
         rolling = lm.loglikelihood_rolling
         lm.loglikelihood_rolling = lambda requests, **options: _at_once(lm, rolling, requests, options)
+        share(lm)
     if model.served.shown():
         lm.generate_until = lambda requests, **_: _served(model, requests)
     return lm

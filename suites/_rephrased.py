@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from weighin.harness import Abstain, Checkpoint, Model, WeighinError
-from weighin.harness.model import TransformersModel
+from weighin.harness.model import Loading, TransformersModel
 from weighin.harness.reference import reference_path
 from weighin.harness.text import rows
 from weighin.suites._membership import Floats
@@ -33,9 +33,10 @@ def reference_folder(name: str) -> Path:
     return path
 
 
-def load_reference(name: str) -> Model:
-    """A clean model, as it was saved."""
-    return TransformersModel(Checkpoint(reference_folder(name), name))
+def load_reference(name: str, beside: Model) -> Model:
+    """A clean model, as it was saved, scored in the way that the one `beside` it is."""
+    loading = Loading(scorer=beside.loading.scorer) if isinstance(beside, TransformersModel) else Loading()
+    return TransformersModel(Checkpoint(reference_folder(name), name), {}, loading)
 
 
 def right(model: Model, exam: Sequence[Mapping[str, Any]], wording: str, prompt: str, batch_size: int) -> Floats:

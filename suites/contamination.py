@@ -88,7 +88,7 @@ def contamination(
     """
     texts = documents(members, samples=samples, seed=seed)
     others = [text for text in documents(nonmembers, samples=samples, seed=seed) if text not in set(texts)]
-    calibrator = model.relative("parent") or (load_reference(references[0]) if references else None)
+    calibrator = model.relative("parent") or (load_reference(references[0], model) if references else None)
     yield from membership(model, (texts, others), calibrator, k, min(max_length, model.window), batch_size)
     yield from _overlap(model, texts, training_text)
     yield from _order(model, in_order(members)[:samples], (shard, permutations, batch_size, seed))
@@ -207,7 +207,7 @@ def _gap(
         return
     asked = load_exam(exam, samples, seed)
     own = lead(model, asked, prompt, batch_size)
-    clean_leads = [lead(load_reference(name), asked, prompt, batch_size) for name in references]
+    clean_leads = [lead(load_reference(name, model), asked, prompt, batch_size) for name in references]
     found = unexplained(own, clean_leads)
     detail = {"p": found.p, "lead": own, "reference_leads": clean_leads, "detection_limit": LIMIT}
     yield Sample("all", found.value, GAP, len(asked), low=found.low, high=found.high, detail=detail)

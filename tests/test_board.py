@@ -66,7 +66,7 @@ def test_the_overview_says_what_the_gate_says(store: Store, monkeypatch: pytest.
 
 def test_the_overview_of_a_run_without_rules(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     page = opened(store, monkeypatch, "overview", run="old")
-    assert "Run old of spec" in said(page) and "The spec of this run has no gate rules." in said(page)
+    assert "Run old of spec" in said(page) and "No verdict: the spec has no rule with the role gate." in said(page)
     assert not page.error
 
 

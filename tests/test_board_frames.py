@@ -1,5 +1,6 @@
 """What the page is made of: frames, fronts and charts of a real store."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -144,6 +145,15 @@ def test_a_logarithmic_axis_is_offered_where_it_can_be(store: Store, board: Boar
     frame.loc[0, "x"] = 0.0
     assert not fronts.positive(frame, "x")
     assert not fronts.positive(frame.iloc[:0], "x")
+
+
+def test_of_a_crowd_only_the_front_stands_out(store: Store, board: Board) -> None:
+    few = drawn(store, board, "memory.disk", "accuracy.acc")
+    assert "'value': 0.1" not in str(charts.pareto(few).to_dict()) and "more, in the table" not in fronts.in_words(few)
+    crowd = pd.concat([few.frame, *(few.frame.iloc[:1].assign(variant=f"v{n}") for n in range(charts.CROWD))])
+    many = dataclasses.replace(few, frame=crowd.reset_index(drop=True))
+    assert "'value': 0.1" in str(charts.pareto(many).to_dict())
+    assert f"; and {charts.CROWD + 2 - fronts.TOLD} more, in the table." in fronts.in_words(many)
 
 
 def test_no_run_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:

@@ -48,7 +48,9 @@ def test_the_page_draws_the_series_that_is_chosen(store: Store, monkeypatch: pyt
     page = show(store.path, monkeypatch, "nightly", metric="latency.ratio")
     assert not page.exception
     assert "latency.ratio of small: 4 nights, 1 with a change, 1 with an alarm." in said(page)
-    assert table(page, "night")["run"].tolist() == ["n3", "n2", "n1", "n0"]
+    nights = table(page, "value")
+    assert nights["run"].tolist() == ["n3", "n2", "n1", "n0"]
+    assert nights["value"].iloc[0] == "1.50 · no interval · n 1"
     alarm = table(page, "what had changed")
     assert alarm[["variant", "metric", "why"]].iloc[0].tolist() == ["small", "latency.ratio", HOSTILE]
     assert "4 runs of this spec on this class of machine, 0 with a changed fingerprint." in said(page)

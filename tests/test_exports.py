@@ -48,6 +48,10 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "fitted": {"bits": 4, "group_size": 32, "methods": ["awq", "scale_estimation"], "samples": 4, "cache": "u8"},
     },
     "onnx": {"b32": {"bits": 32}, "b8": {"bits": 8}, "b4": {"bits": 4, "group_size": 32, "symmetric": False}},
+    "gguf": {
+        "b32": {"quantization": "f32", "cache": "f32"}, "b8": {"quantization": "q8_0"},
+        "b4": {"quantization": "q4_k_m"},
+    },
 }  # fmt: skip
 Weighed = tuple[str, Store, str]
 
@@ -162,7 +166,8 @@ def test_fewer_bits_lose_more_and_take_less(stage: str, weighed: Callable[[str],
     assert lost["b32"] < lost["b8"] < lost["b4"] < 1
     assert size["b8"] < 0.5 * size["b32"] and resident["b8"] < 0.5 * resident["b32"]
     assert known["b32"]["form"] == "dense" and known["b8"]["form"] == "packed"
-    assert {"int8", "uint8"} & known["b8"]["dtypes"].keys() and {"int4", "uint4"} & known["b4"]["dtypes"].keys()
+    assert {"int8", "uint8", "q8_0"} & known["b8"]["dtypes"].keys()
+    assert {"int4", "uint4", "q4_k"} & known["b4"]["dtypes"].keys()
 
 
 def test_calibrated_methods_change_what_is_written(weighed: Callable[[str], Weighed]) -> None:
@@ -178,3 +183,13 @@ def test_what_openvino_would_choose_by_itself_is_stated(weighed: Callable[[str],
         "inference_precision_hint": "f32", "kv_cache_precision": "f32", "dynamic_quantization_group_size": "0",
     }  # fmt: skip
     assert stated["fitted"]["kv_cache_precision"] == "u8"
+
+
+def test_matrices_that_llama_cpp_gives_more_bits_are_named(weighed: Callable[[str], Weighed]) -> None:
+    """Rows of 128 are no multiple of Q4_K's 256; those of the down projection are."""
+    known = cards(weighed("gguf"))
+    stated = {label: known[label]["serving"]["runtime"]["gguf"] for label in ("b8", "b4")}
+    assert stated["b8"] == {"quantization": "q8_0", "cache": "f16"}
+    fallen = stated["b4"]["fallen_back"]
+    assert fallen.keys() >= {"token_embd.weight", "blk.0.attn_q.weight"} and "blk.0.ffn_down.weight" not in fallen
+    assert not {"q4_k", "q6_k"} & set(fallen.values())

@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from weighin.adapters._gguf import ours, pairs_apart, pairs_beside, theirs
 from weighin.harness import environments, registry
 from weighin.harness.outline import RUNTIME, loader, mark, read
 from weighin.harness.plan import make_plan
@@ -83,6 +85,41 @@ def test_a_mark_says_whose_runtime_opens_a_directory(tmp_path: Path) -> None:
 
 def test_packages_may_differ_only_between_environments() -> None:
     there, other = ({"environment": {"name": name, "key": name}, "packages": {}} for name in "ab")
-    assert served_apart([{"packages": {}}, there]) == served_apart([there, other]) == ("environment", "packages")
+    apart = ("environment", "packages.torch", "packages.transformers", "packages.datasets", "packages.tqdm")
+    assert served_apart([{"packages": {}}, there]) == served_apart([there, other]) == apart
     assert served_apart([{"packages": {"torch": "1"}}, {"packages": {"torch": "2"}}]) == ()
     assert served_apart([there, {**there, "packages": {"torch": "2"}}]) == ()
+
+
+@pytest.mark.parametrize(
+    ("changed", "fault"),
+    [
+        ({"model_type": "qwen2"}, "of the type 'qwen2'. Allowed: llama"),
+        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "rope is of the type 'llama3'"),
+        ({"attention_bias": True}, "layers have biases"),
+    ],
+)
+def test_what_is_not_written_for_llama_cpp_is_refused(
+    changed: dict[str, Any], fault: str, pico_dir: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(pico_dir, tmp_path / "other")
+    file = tmp_path / "other" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
+    with pytest.raises(SpecError, match=fault):
+        plan(tmp_path / "other", {"gguf": {}})
+
+
+def test_llama_cpp_has_other_names_and_another_order_of_rows() -> None:
+    """Rope turns row i with row i + half a head at PyTorch's, and row 2i with row 2i + 1 at llama.cpp's."""
+    for name in ("model.embed_tokens", "lm_head", "model.layers.11.self_attn.q_proj", "model.layers.3.mlp.down_proj"):
+        assert ours(theirs(name)) == name
+    assert theirs("model.layers.11.self_attn.q_proj") == "blk.11.attn_q"
+    rows = np.arange(8.0)[:, None] * np.ones((1, 3))  # two heads of four
+    beside = pairs_beside(rows, 2)
+    assert beside[:, 0].tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+    assert (pairs_apart(beside, 2) == rows).all()
+    wide = np.arange(12.0)[:, None]
+    assert (
+        pairs_beside(wide, 2)[:6, 0].tolist() == [0, 3, 1, 4, 2, 5]
+        and (pairs_apart(pairs_beside(wide, 2), 2) == wide).all()
+    )

@@ -149,6 +149,20 @@ def test_what_was_measured_on_other_items_is_noted(tmp_path: Path) -> None:
     assert found.notes == ("accuracy.acc: not all variants were measured on the same items under the same protocol",)
 
 
+@pytest.mark.parametrize(("scorer", "alike"), [("0.4.13", True), ("0.4.14", False)])
+def test_what_serves_may_differ_between_environments_and_what_scores_may_not(
+    scorer: str, alike: bool, tmp_path: Path
+) -> None:
+    """A deployed variant is compared in the runtime that serves it; another lm-eval asks other questions."""
+    here = {"packages": {"lm_eval": "0.4.13", "transformers": "5.17.0"}}
+    there = {"packages": {"lm_eval": scorer, "transformers": "5.5.4"}, "environment": {"name": "openvino", "key": "k"}}
+    grid = {"base": suites(90, 1000), "small": suites(50, 2000)}
+    found = front(fill(tmp_path / "w.duckdb", grid, Setting(protocols={"base": here, "small": there})), AXES)
+    noted = "accuracy.acc: not all variants were measured on the same items under the same protocol"
+    assert (noted in found.notes) is not alike
+    assert places(found)["small"] == (("dominated" if alike else "possibly"), ("base",))
+
+
 def test_what_is_counted_needs_no_test(tmp_path: Path) -> None:
     cache = Metric("kv_per_token", "B/token", better="lower", runtime=True)
     sizes = {"base": (1000, 64), "small": (300, 64), "slim": (400, 16), "twin": (300, 64)}

@@ -160,3 +160,37 @@ def test_a_folder_is_its_names_and_content(tmp_path: Path) -> None:
 def test_versions_of_what_is_not_there() -> None:
     assert keys.versions(["no_such_package_at_all"]) == {"no_such_package_at_all": "absent"}
     assert keys.versions(["yaml"])["yaml"] != "absent", "an import name that is not the distribution's"
+
+
+def test_what_was_found_in_a_text_is_kept_and_a_damaged_note_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from weighin.harness import source
+
+    text = '"""Prose."""\nfrom weighin.suites._score import spread\nimport json\nx = 1\n'
+    monkeypatch.setenv("WEIGHIN_HOME", str(tmp_path / "none"))
+    source.source.cache_clear()
+    first = source.source(text)
+    assert first.imports == ((0, ("weighin.suites._score", "weighin.suites._score.spread")), (0, ("json",)))
+    assert not (tmp_path / "none").exists(), "reading makes no home"
+    monkeypatch.setenv("WEIGHIN_HOME", str(tmp_path))
+    source.source.cache_clear()
+    assert source.source(text) == first
+    (note,) = (tmp_path / "sources").iterdir()
+    monkeypatch.setattr(source, "_parsed", None)
+    source.source.cache_clear()
+    assert source.source(text) == first, "from the note"
+    monkeypatch.undo()
+    monkeypatch.setenv("WEIGHIN_HOME", str(tmp_path))
+    for damage in ("", "{", "[1]", '["x", [1]]', "null"):
+        note.write_text(damage)
+        source.source.cache_clear()
+        assert source.source(text) == first
+    source.source.cache_clear()
+
+
+def test_a_package_is_found_under_the_name_that_is_imported() -> None:
+    from importlib import metadata
+
+    found = keys.versions(["yaml", "torch", "no_such_package"])
+    assert found["yaml"] == metadata.version("PyYAML") and found["no_such_package"] == "absent"

@@ -107,6 +107,32 @@ def test_answers_in_text(name: str, models: Callable[[str], TransformersModel]) 
     assert ours.generate_until(requests) == theirs.generate_until(requests)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_answers_after_examples_that_are_read_once(name: str, models: Callable[[str], TransformersModel]) -> None:
+    model = models(name)
+    ours, theirs = both(model)
+    limits: dict[str, Any] = {"until": ["\n", "e t"], "max_gen_toks": 8, "do_sample": False}
+    texts = [f"{SHOTS}{text[: 9 + 7 * place]}" for place, text in enumerate([*TEXT, *TEXT[:2]])]
+    requests = asked("generate_until", [(text, limits) for text in texts])
+    read: list[int] = []
+    hook = model.module.base_model.register_forward_pre_hook(
+        lambda _, args, given: read.append((args[0] if args else given["input_ids"]).numel()), with_kwargs=True
+    )
+    found, mine = ours.generate_until(requests), sum(read)
+    read.clear()
+    wanted, whole = theirs.generate_until(requests), sum(read)
+    hook.remove()
+    assert found == wanted and len(set(found)) > 1
+    shared = len(ours.tok_encode(SHOTS)) - 8  # tokens may join at its end
+    if name == "mistral":
+        assert mine == whole, "a window would count the padding"
+    else:
+        assert mine <= whole - (len(texts) - 1) * shared
+    wide = asked("generate_until", [(f"{SHOTS}{text}", {**limits, "max_gen_toks": 200}) for text in TEXT])
+    ours.batch_size_per_gpu = 1
+    assert ours.generate_until(wide) == theirs.generate_until(wide), "cut at the left, or alone in its batch"
+
+
 def test_a_continuation_that_outgrows_the_window_is_refused_as_there(
     models: Callable[[str], TransformersModel],
 ) -> None:

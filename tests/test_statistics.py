@@ -17,6 +17,7 @@ from weighin.results.statistics import (
     items_needed,
     mcnemar_midp,
     mde,
+    rarest_flips,
     sign_flip_midp,
     tango_interval,
     tango_items,
@@ -296,3 +297,12 @@ def test_clusters_are_allowed_for() -> None:
         robust += (clustered_mean(d, names).p_greater() or 0) <= 0.05
     assert naive / 1500 > 0.12
     assert robust / 1500 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 1500)
+
+
+@pytest.mark.parametrize("n", [100, 400, 2000])
+def test_a_drop_cannot_be_seen_from_fewer_flips_than_it_makes(n: int) -> None:
+    least = mde(rarest_flips(n), n)
+    assert least == pytest.approx(rarest_flips(n)), "the least that is seen is as large as the flips that it takes"
+    chance = 1 - sum(math.comb(n, k) * least**k * (1 - least) ** (n - k) for k in range(4))
+    assert mcnemar_midp(4, 0) < 0.05 < mcnemar_midp(3, 0), "four flips one way, and no fewer, show a drop"
+    assert chance > 0.8
