@@ -21,15 +21,19 @@ create or replace macro log_half_binomial(k, n) as
 -- Whether a run's spec, or an evaluation's protocol, says that another tool measured it.
 create or replace macro imported(told) as coalesce(json_exists(told, '$.origin'), false);
 
+-- Sums of floats in an order of their own: as threads add them up the last bit changes from one reckoning to the next.
+create or replace macro ordered_sum(xs) as list_aggregate(list_sort(xs), 'fsum');
+create or replace macro ordered_mean(xs) as list_aggregate(list_sort(xs), 'favg');
+
 -- One row an item: its repetitions are averaged first.
 create or replace view item_values as
 select
     evaluation_id, metric, item,
     min(cluster) as cluster,
-    avg(value) as value,
-    coalesce(avg(weight) filter (where value is not null), avg(weight)) as weight,
-    avg(low) as low,
-    avg(high) as high
+    ordered_mean(list(value)) as value,
+    coalesce(ordered_mean(list(weight) filter (where value is not null)), ordered_mean(list(weight))) as weight,
+    ordered_mean(list(low)) as low,
+    ordered_mean(list(high)) as high
 from samples
 group by all;
 
@@ -56,12 +60,12 @@ counted as (
         count(value) as n,
         count(*) - count(value) as unscored,
         count(distinct cluster) filter (where value is not null) as clusters,
-        sum(weight) filter (where value is not null) as total_weight,
-        fsum(weight * value) / nullif(sum(weight) filter (where value is not null), 0) as weighted,
+        ordered_sum(list(weight) filter (where value is not null)) as total_weight,
+        ordered_sum(list(weight * value)) / nullif(total_weight, 0) as weighted,
         -- one figure is itself, to the last bit
         if(weighted is not null and min(value) = max(value), min(value), weighted) as mean,
         median(value) as median,
-        fsum(value) as sum,
+        ordered_sum(list(value)) as sum,
         min(value) as min,
         max(value) as max,
         -- the limits that a figure of the whole set brings along
@@ -124,14 +128,17 @@ planned as materialized (
 -- cluster-robust standard error of a weighted mean: linearised residuals w (v - mean) summed per cluster, with the
 -- small-sample factor G / (G - 1) (CR1; Cameron & Miller 2015, section VI)
 clustered as (
-    select p.evaluation_id, p.metric, fsum(i.weight * (i.value - p.mean)) as residual
+    select
+        p.evaluation_id, p.metric, i.cluster, ordered_sum(list(i.weight * (i.value - p.mean))) as residual
     from items i
     join planned p using (evaluation_id, metric)
     where p.method = 'cluster-robust t' and p.no_interval is null and i.value is not null
     group by p.evaluation_id, p.metric, i.cluster
 ),
 errors as (
-    select evaluation_id, metric, sqrt(count(*) / (count(*) - 1.0) * fsum(residual * residual)) as total_error
+    select
+        evaluation_id, metric,
+        sqrt(count(*) / (count(*) - 1.0) * ordered_sum(list(residual * residual))) as total_error
     from clustered
     group by all
 ),

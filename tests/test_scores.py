@@ -302,3 +302,18 @@ def test_a_figure_of_a_whole_set_brings_its_interval(lab: Lab) -> None:
     assert alone["ci_low"] is None and alone["ci_reason"] == "one value"
     with pytest.raises(StoreError, match=r"0.9 between 0.1 and 0.5"):
         lab.score([Sample("all", 0.9, auroc, low=0.1, high=0.5)])
+
+
+def test_a_figure_has_the_same_bits_in_any_order_and_with_any_number_of_threads(lab: Lab) -> None:
+    """What is kept in one store is compared with what another reckons: the last bit counts."""
+    rng, n = np.random.default_rng(0), 7_000
+    values, weights = rng.lognormal(0, 3, n) * rng.choice([-1, 1], n), rng.lognormal(0, 1, n)
+    samples = [
+        Sample(f"i{i % (n // 2)}", values[i], KL, rep=i // (n // 2), cluster=f"c{i % (n // 2) % 61}", weight=weights[i])
+        for i in range(n)
+    ]
+    found = []
+    for trial in range(10):
+        lab.con.execute(f"set threads = {1 + trial % 4}")
+        found.append(lab.score([samples[i] for i in rng.permutation(n)] if trial else samples))
+    assert all(other == found[0] for other in found)
