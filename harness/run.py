@@ -64,23 +64,24 @@ class Run:
 
     def begin(self) -> None:
         """Keep the run, its labels and its grid before anything is done."""
-        self.store.add_machine(machine.row())
-        self._add_root(self.plan.base, self.plan.spec.base.model_dump())
+        bases = [(self.plan.base, self.plan.spec.base.model_dump())]
         for label, model in self.plan.spec.roots.items():
-            root = self.plan.elsewhere[self.plan.chains[label][0].root]
-            self._add_root(root, {"model": model})
-        self.store.start_run(
-            RunRow(
-                self.run_id, self.plan.spec.source, self.plan.spec.name, _git_sha(), machine.packages(), self.here,
-                datetime.now(UTC),
-            ),
-            [(label, self.plan.variant(label)) for label in self.plan.chains],
-            [(cell.label, cell.suite) for cell in self.plan.cells],
+            bases.append((self.plan.elsewhere[self.plan.chains[label][0].root], {"model": model}))
+        run = RunRow(
+            self.run_id, self.plan.spec.source, self.plan.spec.name, _git_sha(), machine.packages(), self.here,
+            datetime.now(UTC),
         )  # fmt: skip
-        self.store.reuse(self.run_id, [(cell.label, cell.suite, cell.held) for cell in self.plan.cells if cell.held])
-
-    def _add_root(self, root: Checkpoint, params: Mapping[str, Any]) -> None:
-        self.store.add_variant(VariantRow(root.key, None, root.key, None, params, 0, datetime.now(UTC)))
+        held = [(cell.label, cell.suite, cell.held) for cell in self.plan.cells if cell.held]
+        with self.store.together() as store:
+            store.add_machine(machine.row())
+            for base, params in bases:
+                store.add_variant(VariantRow(base.key, None, base.key, None, params, 0, datetime.now(UTC)))
+            store.start_run(
+                run,
+                [(label, self.plan.variant(label)) for label in self.plan.chains],
+                [(cell.label, cell.suite) for cell in self.plan.cells],
+            )
+            store.reuse(self.run_id, held)
 
     def end(self) -> bool:
         """Keep how the run ended."""
@@ -114,9 +115,11 @@ class Run:
 
     def _establish(self, label: str) -> None:
         """Keep what is known of a variant's checkpoints, and look at the last where nobody has on this machine."""
-        for link in self.plan.chains[label]:
-            if link.made:
-                self._remember(link)
+        made = [link for link in self.plan.chains[label] if link.made]
+        if made:
+            with self.store.together() as store:
+                for link in made:
+                    self._remember(link, store)
         key = self.plan.variant(label)
         if key in self.plan.unidentified and key not in self.broken:
             self._identify(label, key)
@@ -143,7 +146,7 @@ class Run:
         if built.reason:
             self._fail(link, f"stage {link.step.stage} failed: {built.reason}", built.seconds, log)
             return
-        self._remember(link)
+        self._remember(link, self.store)
         self.display.finish(link.step.stage, "ok", built.seconds, _summary(built.identity or {}))
 
     def _fail(self, link: Link, reason: str, seconds: float, log: Path) -> None:
@@ -151,10 +154,10 @@ class Run:
         self.broken[link.key] = f"{reason} (log: {log})"
         self.display.finish(link.step.stage, "failed", seconds, f"{reason} (log: {log})")
 
-    def _remember(self, link: Link) -> None:
+    def _remember(self, link: Link, store: Store) -> None:
         """Keep a checkpoint that is on disk in the store too: its making, and its identity where it was made here."""
         made = checkpoints.known(link.key)
-        self.store.add_variant(
+        store.add_variant(
             VariantRow(
                 link.key, link.parent, link.root, link.step.stage, link.step.params, link.depth,
                 datetime.fromisoformat(made["made_at"]), made["seconds"], made["peak_bytes"],
@@ -162,8 +165,8 @@ class Run:
             )
         )  # fmt: skip
         identity = dict(made["identity"])
-        if identity.pop("machine") == self.here and self.store.identity(link.key, self.here) is None:
-            self.store.add_identity(IdentityRow(link.key, self.here, **identity))
+        if identity.pop("machine") == self.here and store.identity(link.key, self.here) is None:
+            store.add_identity(IdentityRow(link.key, self.here, **identity))
 
     def _identify(self, label: str, key: str) -> None:
         """Establish what a checkpoint from elsewhere is on this machine: the base, or one made on another machine."""

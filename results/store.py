@@ -29,6 +29,7 @@ from weighin.results.rows import (
     VerdictRow,
     WaiverRow,
 )
+from weighin.results.statements import INSERT, REUSE
 from weighin.results.table import metric_frame, row_frame, sample_frames
 from weighin.results.values import python_values, row_values
 
@@ -41,22 +42,6 @@ _One = Machine | VariantRow | IdentityRow | CellRow | CalibrationRow | WaiverRow
 
 Cell = tuple[str, str, str]
 """Run, label and suite."""
-
-# One statement a table, so that no table or column name is ever put together from outside text.
-_INSERT = {
-    Machine: "insert or ignore into machines values (?, ?, ?, ?, ?, ?, ?, ?)",
-    VariantRow: "insert or ignore into variants values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    IdentityRow: "insert or replace into identities values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    RunRow: "insert into runs values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    EvaluationRow: "insert into evaluations values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    CalibrationRow: f"insert into calibrations values ({', '.join('?' * 17)})",
-    VerdictRow: f"insert into verdicts values ({', '.join('?' * 12)})",
-    WaiverRow: "insert into waivers values (?, ?, ?, ?, ?, ?)",
-    BuildRow: "insert or replace into builds values (?, ?, ?, ?, ?, ?, ?)",
-    CellRow: """insert into cells values (?, ?, ?, ?, ?, ?, ?, ?)
-        on conflict do update set status = excluded.status, evaluation_id = excluded.evaluation_id,
-            reused = excluded.reused, reason = excluded.reason, log = coalesce(excluded.log, cells.log)""",
-}
 
 
 class Store:
@@ -181,7 +166,7 @@ class Store:
         """Keep a run, its labels with their variant keys in the order of the spec, and its grid as planned cells."""
         named = [(run.run_id, label, position, key) for position, (label, key) in enumerate(labels)]
         with self._writing() as con:
-            con.execute(_INSERT[RunRow], row_values(run))
+            con.execute(INSERT[RunRow], row_values(run))
             if named:
                 _append(con, "insert into labels select * from frame", row_frame(named))
             if cells:
@@ -219,13 +204,10 @@ class Store:
 
     def reuse(self, run_id: str, cells: Iterable[tuple[str, str, str]]) -> None:
         """Answer cells `(label, suite, evaluation id)` of a run with evaluations that the store holds already."""
-        with self._writing() as con:
-            for label, suite, evaluation_id in cells:
-                state = con.execute(
-                    "select status, reason from evaluations where evaluation_id = ?", [evaluation_id]
-                ).fetchone()
-                status, reason = state or ("failed", "its evaluation is missing from the store")
-                con.execute(_INSERT[CellRow], [run_id, label, suite, status, evaluation_id, True, reason, None])
+        named = [(run_id, label, suite, evaluation_id) for label, suite, evaluation_id in cells]
+        if named:
+            with self._writing() as con:
+                _append(con, REUSE, row_frame(named))
 
     def add_evaluation(
         self,
@@ -243,7 +225,7 @@ class Store:
         key = evaluation.evaluation_id
         metrics = {metric.name: metric for metric in declared}
         with self._writing() as con:
-            con.execute(_INSERT[EvaluationRow], row_values(evaluation))
+            con.execute(INSERT[EvaluationRow], row_values(evaluation))
             for frame in sample_frames(key, samples, metrics):
                 _append(con, "insert into samples by name select * from frame", frame)
             if metrics:
@@ -251,7 +233,7 @@ class Store:
             con.execute("insert into evaluation_scores from reckon(?)", [key])
             if cell:
                 state = CellRow(*cell, evaluation.status, evaluation.evaluation_id, reason=evaluation.reason)
-                con.execute(_INSERT[CellRow], row_values(state))
+                con.execute(INSERT[CellRow], row_values(state))
 
     def add_calibration(self, row: CalibrationRow) -> None:
         """Keep what an instrument recovered of a planted truth."""
@@ -261,7 +243,7 @@ class Store:
         """Keep what one call of the gate found."""
         if rows:
             with self._writing() as con:
-                con.executemany(_INSERT[VerdictRow], [row_values(row) for row in rows])
+                con.executemany(INSERT[VerdictRow], [row_values(row) for row in rows])
 
     def add_build(self, row: BuildRow) -> None:
         """Keep a further build of a variant; a later try replaces an earlier one."""
@@ -289,7 +271,7 @@ class Store:
 
     def _insert(self, row: _One) -> None:
         with self._writing() as con:
-            con.execute(_INSERT[type(row)], row_values(row))
+            con.execute(INSERT[type(row)], row_values(row))
 
 
 def _append(con: Connection, sql: str, frame: "pd.DataFrame") -> None:

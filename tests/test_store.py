@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tests.stores import ACC, KL, START, evaluation, fill, identity, machine, shares, variant
+from tests.stores import ACC, KL, START, evaluation, fill, identity, machine, run_row, shares, variant
 from weighin.results import database
 from weighin.results.errors import StoreError
 from weighin.results.records import Metric, Sample
@@ -93,6 +93,22 @@ def test_a_cell_goes_through_its_states_and_keeps_its_log(store: Store) -> None:
     assert cell()["reused"] and cell()["log"] == "a.log"
     store.set_label("r1", "base", None)
     assert store.rows("select variant_key from labels") == [{"variant_key": None}]
+
+
+def test_cells_are_answered_by_what_is_held_whatever_came_of_it(tmp_path: Path) -> None:
+    store = fill(tmp_path / "w.duckdb", {"base": {"accuracy": shares([1, 0]), "energy": "no counter"}})
+    suites = ("accuracy", "energy", "lost")
+    store.start_run(run_row("r2", order=5), [("root", "key-base")], [("root", suite) for suite in suites])
+    store.reuse("r2", [])
+    store.reuse("r2", [("root", suite, f"r1-base-{suite}") for suite in suites])
+    found = store.rows(
+        "select suite, status, evaluation_id, reused, reason from cells where run_id = 'r2' order by suite"
+    )
+    assert [tuple(row.values()) for row in found] == [
+        ("accuracy", "ok", "r1-base-accuracy", True, None),
+        ("energy", "abstained", "r1-base-energy", True, "no counter"),
+        ("lost", "failed", "r1-base-lost", True, "its evaluation is missing from the store"),
+    ]
 
 
 def test_an_evaluation_is_all_or_nothing(store: Store) -> None:
