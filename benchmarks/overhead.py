@@ -1,0 +1,54 @@
+"""What a run's wall time goes to: python -m benchmarks.overhead [SPEC], in the repository's folder.
+
+The spec (default: the packaged default) is run twice, into a store and a home of its own. Of the first run a sampling
+thread in each job's process tells how long it was inside a model's forward pass, a stage, another library, and so on;
+what is left is the program that plans, starts processes and keeps results. The second run finds everything held.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from benchmarks.sampler import FOLDER, KINDS
+
+SAMPLED = "from weighin.harness import worker; worker.PRELOAD.append('benchmarks.sampler'); "
+MAIN = "import sys; from weighin.harness.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+def timed(code: str, arguments: list[str], folder: Path) -> float:
+    """Seconds of one call of `weighin`, its output kept beside the store. Raises where it fails."""
+    began = time.perf_counter()
+    with (folder / "output.txt").open("a") as output:
+        subprocess.run([sys.executable, "-c", code, *arguments], check=True, stdout=output, stderr=output)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Run both and print where the time went."""
+    spec = sys.argv[1] if len(sys.argv) > 1 else "default"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        samples = folder / "samples"
+        samples.mkdir()
+        os.environ |= {"WEIGHIN_HOME": str(folder / "home"), FOLDER: str(samples)}
+        arguments = ["run", spec, "--store", str(folder / "w.duckdb")]
+        wall = timed(SAMPLED + MAIN, arguments, folder)
+        spent: Counter[str] = Counter()
+        for file in samples.iterdir():
+            spent.update(json.loads(file.read_text()))
+        again = [timed(MAIN, arguments, folder) for _ in range(3)]
+    print(f"{spec}: {wall:.0f} s")
+    for each in KINDS:
+        print(f"  {each:8} {spent[each]:7.1f} s  {spent[each] / wall:6.1%}")
+    print(f"  {'rest':8} {wall - spent.total():7.1f} s  {1 - spent.total() / wall:6.1%}")
+    print(f"wall / (forward + stage): {wall / (spent['forward'] + spent['stage']):.2f}")
+    print(f"second run: {', '.join(f'{each:.1f}' for each in again)} s")
+
+
+if __name__ == "__main__":
+    main()
