@@ -39,7 +39,7 @@ def main() -> None:
         arguments = ["run", spec, "--store", str(folder / "w.duckdb")]
         wall = timed(SAMPLED + MAIN, arguments, folder)
         spent: Counter[str] = Counter()
-        for file in samples.iterdir():
+        for file in samples.glob("*.json"):
             spent.update(json.loads(file.read_text()))
         again = [timed(MAIN, arguments, folder) for _ in range(3)]
     print(f"{spec}: {wall:.0f} s")
