@@ -40,7 +40,8 @@ def test_pages_are_read_for_a_minute_while_a_run_writes(tmp_path: Path, monkeypa
             while time.monotonic() < ends or drawn < len(PAGES):
                 page = show(path, monkeypatch, PAGES[drawn % len(PAGES)])
                 assert not page.exception, [each.message for each in page.exception]
-                assert not page.warning, [each.value for each in page.text]
+                said = [each.value for each in page.warning]  # an open gate is a warning too, and no failure
+                assert all(each.startswith("No verdict yet") for each in said), [each.value for each in page.text]
                 drawn += 1
             assert writer.poll() is None, "the writer was never locked out for good"
         finally:
