@@ -20,11 +20,14 @@ SAMPLED = "from weighin.harness import worker; worker.PRELOAD.append('benchmarks
 MAIN = "import sys; from weighin.harness.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
-def timed(code: str, arguments: list[str], folder: Path) -> float:
-    """Seconds of one call of `weighin`, its output kept beside the store. Raises where it fails."""
+def timed(program: str, arguments: list[str], folder: Path) -> float:
+    """Seconds of one call of `weighin`; ends with what it said where it fails."""
     began = time.perf_counter()
-    with (folder / "output.txt").open("a") as output:
-        subprocess.run([sys.executable, "-c", code, *arguments], check=True, stdout=output, stderr=output)
+    output = folder / "output.txt"
+    with output.open("w") as file:
+        code = subprocess.run([sys.executable, "-c", program, *arguments], stdout=file, stderr=file).returncode
+    if code:
+        sys.exit(f"{output.read_text()}\nexit code {code}")
     return time.perf_counter() - began
 
 

@@ -63,6 +63,15 @@ def packages() -> dict[str, str]:
     return {name[1]: version[1] for name, version in found if name and version}
 
 
+def commit() -> str | None:
+    """The commit that the working directory's git repository is at; None where there is none, or no git."""
+    tool = shutil.which("git")
+    if tool is None:
+        return None
+    answer = subprocess.run([tool, "rev-parse", "HEAD"], capture_output=True, text=True)
+    return answer.stdout.strip() or None if answer.returncode == 0 else None
+
+
 def _cpu() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():

@@ -1,6 +1,7 @@
 """The plan: what a spec needs, what is held already, what is left to do. Imports no torch."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -100,11 +101,12 @@ def make_plan(spec: Spec, store: Store, *, download: bool = True, again: Iterabl
         return None
     links = chains.links
     cells = _cells(spec, links, found)
-    held = store.held([c.evaluation_key for c in cells])
+    variants = {links[label][-1].key if links[label] else found.key for label in links}
+    with store.snapshot() if store.exists() else nullcontext(store) as seen:
+        held = seen.held([c.evaluation_key for c in cells])
+        known = {key for key in variants if seen.identity(key, machine.machine_key()) is not None}
     fresh = set(again)
     cells = [replace(c, held=None if c.suite in fresh else held.get(c.evaluation_key)) for c in cells]
-    variants = {links[label][-1].key if links[label] else found.key for label in links}
-    known = {key for key in variants if store.identity(key, machine.machine_key()) is not None}
     served = {key for key in variants if settled((checkpoints.find(key) or found).path)}  # nothing of it can be seen
     return Plan(spec, found, links, tuple(cells), frozenset(variants - known - served), chains.elsewhere)
 

@@ -4,7 +4,6 @@ Every result is in the store before the next job begins, so whatever ends the ru
 else; the next run goes on from there. A stage or suite that fails marks its own cells and the rest goes on.
 """
 
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -58,6 +57,8 @@ class Run:
         """Why a checkpoint could not be made, by its key."""
         self.fresh: dict[str, str] = {}
         """Evaluations made in this run, by their keys."""
+        self.kept: set[str] = set()
+        """Checkpoints that the store knows of."""
         self.ok = True
         self.build = 0
         """Which build of the recipes this is; only the first one's cells are the run's grid."""
@@ -68,7 +69,7 @@ class Run:
         for label, model in self.plan.spec.roots.items():
             bases.append((self.plan.elsewhere[self.plan.chains[label][0].root], {"model": model}))
         run = RunRow(
-            self.run_id, self.plan.spec.source, self.plan.spec.name, _git_sha(), machine.packages(), self.here,
+            self.run_id, self.plan.spec.source, self.plan.spec.name, machine.commit(), machine.packages(), self.here,
             datetime.now(UTC),
         )  # fmt: skip
         held = [(cell.label, cell.suite, cell.held) for cell in self.plan.cells if cell.held]
@@ -82,6 +83,8 @@ class Run:
                 [(cell.label, cell.suite) for cell in self.plan.cells],
             )
             store.reuse(self.run_id, held)
+            for chain in self.plan.chains.values():
+                self._recall(chain, store)
 
     def end(self) -> bool:
         """Keep how the run ended."""
@@ -115,11 +118,7 @@ class Run:
 
     def _establish(self, label: str) -> None:
         """Keep what is known of a variant's checkpoints, and look at the last where nobody has on this machine."""
-        made = [link for link in self.plan.chains[label] if link.made]
-        if made:
-            with self.store.together() as store:
-                for link in made:
-                    self._remember(link, store)
+        self._recall(self.plan.chains[label], self.store)  # what was made by others since the run began
         key = self.plan.variant(label)
         if key in self.plan.unidentified and key not in self.broken:
             self._identify(label, key)
@@ -154,8 +153,14 @@ class Run:
         self.broken[link.key] = f"{reason} (log: {log})"
         self.display.finish(link.step.stage, "failed", seconds, f"{reason} (log: {log})")
 
+    def _recall(self, chain: Sequence[Link], store: Store) -> None:
+        for link in chain:
+            if link.made and link.key not in self.kept:
+                self._remember(link, store)
+
     def _remember(self, link: Link, store: Store) -> None:
         """Keep a checkpoint that is on disk in the store too: its making, and its identity where it was made here."""
+        self.kept.add(link.key)
         made = checkpoints.known(link.key)
         store.add_variant(
             VariantRow(
@@ -290,8 +295,3 @@ def _summary(identity: Mapping[str, Any]) -> str:
     distance = identity["distance"]
     apart = f", {distance:.2g} from its parent" if distance is not None else ""
     return f"{identity['form']}, {identity['disk_bytes'] / 2**20:.1f} MiB on disk{apart}"
-
-
-def _git_sha() -> str | None:
-    answer = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
-    return answer.stdout.strip() or None if answer.returncode == 0 else None

@@ -6,6 +6,7 @@ memory ends as an `Outcome` with a reason; the caller goes on. A job whose calle
 """
 
 import contextlib
+import gc
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -36,6 +37,8 @@ ENVIRONMENT = {
     "RAGAS_DO_NOT_TRACK": "true",
     "PYTHONWARNINGS": "ignore",
     "KINETO_LOG_LEVEL": "5",
+    # Asking whether there is a GPU must not start CUDA in the fork server: no child of it could use one then.
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
 }
 
 Progress = Callable[[str, int, int | None], None]
@@ -129,6 +132,7 @@ def _death(code: int | None) -> str:
 
 
 def _child(job: Job, channel: Connection) -> None:
+    gc.freeze()  # what the server has loaded stays: a collection that looked through it would copy all its pages
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller decides what a Ctrl-C ends
     _die_with_caller()
     _log_to(job.log)

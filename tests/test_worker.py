@@ -7,8 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from weighin.harness import worker
-from weighin.harness.plugin import Abstain
+from weighin.harness import reference, worker
+from weighin.harness.model import TransformersModel
+from weighin.harness.plugin import Abstain, Checkpoint
 from weighin.results.errors import WeighinError
 
 
@@ -19,6 +20,12 @@ def add(a: int, b: int) -> int:
 
 def whoami() -> tuple[int, bool]:
     return os.getpid(), "torch" in sys.modules
+
+
+def modules_of_a_first_load() -> int:
+    before = set(sys.modules)
+    TransformersModel(Checkpoint(reference.reference_path("base"), "base"))
+    return len(set(sys.modules) - before)
 
 
 def fail() -> None:
@@ -70,6 +77,13 @@ def test_each_job_has_a_fresh_process_with_torch_loaded() -> None:
     assert first[1] and second[1]
 
 
+def test_what_loading_a_model_imports_is_there_already() -> None:
+    for _ in range(10):  # where the server has used torch's threads, one load in ten or so fails
+        outcome = worker.run(worker.Job(modules_of_a_first_load))
+        assert outcome.status == "ok", outcome.reason
+        assert outcome.value < 30, "hundreds, and seconds, where the server has not loaded one"
+
+
 def test_failures_are_outcomes(tmp_path: Path) -> None:
     log = tmp_path / "log"
     said = {f.__name__: worker.run(worker.Job(f, log=log)) for f in (fail, refuse, abstain, exhaust, die, leave)}
@@ -98,7 +112,7 @@ def test_peak_memory_is_the_jobs_own() -> None:
 CALLER = """
 import sys, time
 from pathlib import Path
-from weighin.harness import worker
+from weighin.harness import reference, worker
 sys.path.insert(0, {root!r})
 from tests.test_worker import linger
 if __name__ == "__main__":
