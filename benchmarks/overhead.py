@@ -1,8 +1,9 @@
-"""What a run's wall time goes to: python -m benchmarks.overhead [SPEC], in the repository's folder.
+"""What a run's wall time goes to: python -m benchmarks.overhead [SPEC|120M], in the repository's folder.
 
-The spec (default: the packaged default) is run twice, into a store and a home of its own. Of the first run a sampling
-thread in each job's process tells how long it was inside a model's forward pass, a stage, another library, and so on;
-what is left is the program that plans, starts processes and keeps results. The second run finds everything held.
+The spec (default: the packaged default; 120M: one that scores a large model of random weights) is run twice, into a
+store and a home of its own. Of the first run a sampling thread in each job's process tells how long it was inside a
+model's forward pass, a stage, another library, and so on; what is left is the program that plans, starts processes and
+keeps results. The second run finds everything held.
 """
 
 import json
@@ -14,8 +15,13 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from benchmarks.openvino import write_model
 from benchmarks.sampler import FOLDER, KINDS
 
+LARGE = {
+    "variants": {"int8": {"int8": {}}},
+    "suites": {"accuracy": {"tasks": ["world_facts"]}, "fidelity": {"samples": 24, "limit": 100}, "reliability": {}},
+}
 SAMPLED = "from weighin.harness import worker; worker.PRELOAD.append('benchmarks.sampler'); "
 MAIN = "import sys; from weighin.harness.cli import main; sys.exit(main(sys.argv[1:]))"
 
@@ -38,6 +44,11 @@ def main() -> None:
         folder = Path(name)
         samples = folder / "samples"
         samples.mkdir()
+        if spec == "120M":
+            write_model(folder / "model")
+            spec = str(folder / "large.yaml")
+            content = {"base": {"model": str(folder / "model"), "dtype": "float32"}, **LARGE}
+            Path(spec).write_text(json.dumps(content))  # JSON is YAML
         os.environ |= {"WEIGHIN_HOME": str(folder / "home"), FOLDER: str(samples)}
         arguments = ["run", spec, "--store", str(folder / "w.duckdb")]
         wall = timed(SAMPLED + MAIN, arguments, folder)

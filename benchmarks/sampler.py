@@ -51,7 +51,7 @@ def _look(main: int, place: Path) -> None:
         now = time.perf_counter()
         spent[kind(stack)] += now - last
         last = now
-        if now - written > 0.2:  # often, and whole: a process ends without a word when its job is done
+        if now - written > 0.05:  # often, and whole: a process ends without a word when its job is done
             place.with_suffix(".part").write_text(json.dumps(spent))
             place.with_suffix(".part").replace(place)
             written = now

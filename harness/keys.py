@@ -59,6 +59,11 @@ def code_digest(file: Path) -> str:
     return digest([[path.name, source(path.read_text(encoding="utf-8")).tree] for path in helpers])
 
 
+def own_digest(file: Path) -> str:
+    """Key of one file's code, whatever it imports."""
+    return digest(source(file.read_text(encoding="utf-8")).tree)
+
+
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """Installed versions by import name; a package that is absent has the version "absent"."""
     return {name: _version(name) for name in sorted(packages)}

@@ -14,6 +14,9 @@ from weighin.harness.spec import Spec
 from weighin.results.errors import WeighinError
 from weighin.results.store import Store
 
+PROCESS = tuple(map(Path(__file__).with_name, ("worker.py", "preload.py")))
+"""What a job's process begins with, which times and bytes depend on."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -151,13 +154,16 @@ def protocol(name: str, params: Mapping[str, Any], spec: Spec, environment: str 
         registry.entry("suite", name).file,
         map(Path(__file__).with_name, ("model.py", "scorer.py")),
     )
+    code = [keys.code_digest(file), keys.code_digest(loader)]
+    if any(metric.runtime for metric in plugin.metrics):
+        code += map(keys.own_digest, PROCESS)
     # Another way of scoring changes last bits: only of suites that score.
     how = {"scorer": spec.scorer} if scorer.resolve() in keys.closure(file) else {}
     return {
         "suite": name,
         "params": dict(params),
         "data": data,
-        "code": keys.digest([keys.code_digest(file), keys.code_digest(loader)]),
+        "code": keys.digest(code),
         **_stood_on({*plugin.needs, "torch", "transformers"}, environment),
         "dtype": spec.base.dtype,
         **how,

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weighin.harness import keys
+from weighin.harness import keys, plan
+from weighin.harness.spec import parse_spec
 
 STEP: dict[str, Any] = {
     "parent": "p" * 64,
@@ -141,6 +142,20 @@ def test_our_own_helpers_count() -> None:
     root = Path(keys.__file__).resolve().parent.parent
     seen = {path.name for plugin in (root / "adapters").glob("[!_]*.py") for path in keys.closure(plugin)}
     assert {path.name for path in (root / "adapters").glob("_*.py")} <= seen
+
+
+@pytest.mark.parametrize(("suite", "timed"), [("memory", True), ("latency", True), ("bias", False)])
+def test_what_a_process_begins_with_counts_where_times_or_bytes_are_measured(
+    suite: str, timed: bool, pico_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = parse_spec({"base": str(pico_dir), "suites": {suite: {}}})
+    first = plan.protocol(suite, spec.suites[suite], spec)
+    other = tmp_path / "preload.py"
+    other.write_text(plan.PROCESS[1].read_text() + "\nimport pandas\n")
+    monkeypatch.setattr(plan, "PROCESS", (plan.PROCESS[0], other))
+    second = plan.protocol(suite, spec.suites[suite], spec)
+    assert (second["code"] != first["code"]) == timed
+    assert {**second, "code": ""} == {**first, "code": ""}
 
 
 def test_a_folder_is_its_names_and_content(tmp_path: Path) -> None:
