@@ -102,12 +102,21 @@ def copy_companions(source: Path, out: Path) -> None:
                 shutil.copyfile(file, out / file.name)
 
 
-def linears(model: Any) -> dict[str, "torch.nn.Linear"]:
-    """The linear layers by name, without the head, whose weights the embedding often shares."""
+def layers(model: Any) -> dict[str, Any]:
+    """What multiplies by a matrix, GPT-2's transposed layers included, by name; without the head, whose weights the
+    embedding often shares."""
     import torch
+    from transformers.pytorch_utils import Conv1D
 
     head = model.get_output_embeddings()
-    found = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head}
+    return {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear | Conv1D) and m is not head}
+
+
+def linears(model: Any) -> dict[str, "torch.nn.Linear"]:
+    """The linear layers among them. Raises WeighinError where there is none."""
+    import torch
+
+    found = {name: layer for name, layer in layers(model).items() if isinstance(layer, torch.nn.Linear)}
     if not found:
         raise WeighinError(f"{type(model).__name__} has no torch.nn.Linear layer but its head: nothing to compress")
     return found

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from weighin.adapters._hf import linears
+from weighin.adapters._hf import layers
 from weighin.harness import WeighinError
 
 log = logging.getLogger(__name__)
@@ -48,12 +48,12 @@ def survival(before: Mapping[str, Any], after: Mapping[str, Any], dtype: Any) ->
 
 @contextmanager
 def zeros_kept(model: Any, name: str, wanted: bool) -> Iterator[None]:
-    """Within the block, weights of the linear layers that are exactly zero take no part in training.
+    """Within the block, weights of layers that are exactly zero take no part in training.
 
     Their gradient is zero, so AdamW leaves them where they are, and the cut of the gradient's norm does not count
     them. Raises WeighinError if one moved.
     """
-    weights: dict[str, Any] = {key: layer.weight for key, layer in linears(model).items()} if wanted else {}
+    weights: dict[str, Any] = {key: layer.weight for key, layer in layers(model).items()} if wanted else {}
     zeros = {key: weight.detach() == 0 for key, weight in weights.items()}
     hooks = [weights[key].register_hook(_masking(mask)) for key, mask in zeros.items() if mask.any()]
     try:

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from tests.conftest import TEXT
 from tests.measures import contents, loaded, logits, loss, size
+from tests.shapes import tiny
 from weighin.adapters._hf import linears
 from weighin.adapters._train import Text, packed_rows
 from weighin.adapters.continue_ import continue_
@@ -59,6 +60,17 @@ def test_continue_keeps_the_zeros_of_a_pruned_parent(make: Make, pico_dir: Path)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not any(layer.weight.eq(0).float().mean() > 0.1 for layer in linears(loaded(filled)).values())
     assert loss(filled, TEXT) < loss(healed, TEXT) < loss(pruned, TEXT) - 0.3
+
+
+def test_transposed_layers_are_trained_and_keep_their_zeros(make: Make, pico_dir: Path, tmp_path: Path) -> None:
+    model = tiny(tmp_path, pico_dir, "gpt2", n_embd=64, n_layer=2, n_head=4, n_positions=64)
+    with torch.no_grad():
+        model.transformer.h[0].mlp.c_fc.weight[::2] = 0
+    model.save_pretrained(tmp_path)
+    out = make(continue_, tmp_path, max_length=32, epochs=3)
+    assert loss(out, TEXT) < loss(tmp_path, TEXT) - 0.3
+    zero = loaded(out).transformer.h[0].mlp.c_fc.weight.eq(0)
+    assert zero[::2].all() and not zero[1::2].any()
 
 
 def test_continue_wants_dense_weights_and_enough_text(make: Make, pico_dir: Path, tmp_path: Path) -> None:
