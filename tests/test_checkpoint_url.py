@@ -24,8 +24,8 @@ KEY, BASE = "a" * 64, "b" * 64
 def shared(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Each kind of place, real; the object store is a server of its own on this machine."""
     if request.param == "s3":
-        if not all(importlib.util.find_spec(name) for name in ("moto", "s3fs")):
-            pytest.skip("needs moto[server] and s3fs: pip install 'moto[server]' s3fs")
+        if not all(importlib.util.find_spec(name) for name in ("moto", "flask_cors", "s3fs")):
+            pytest.skip("needs a server of objects: pip install '.[dev]'")
         yield from _object_store(monkeypatch)
         return
     where = f"file://{tmp_path / 'shared'}" if request.param == "file" else f"memory://{tmp_path.name}"
