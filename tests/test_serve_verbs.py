@@ -14,7 +14,7 @@ from weighin.results.store import Store
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        importlib.util.find_spec("duckdb_extensions") is None, reason="needs quack: pip install 'weighin[serve]'"
+        importlib.util.find_spec("duckdb_extension_quack") is None, reason="needs quack: pip install 'weighin[serve]'"
     ),
 ]
 
