@@ -18,9 +18,9 @@ def load_a_model() -> None:
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     # So small that torch starts no threads for it: they would not live on in the processes that are forked from here.
-    size = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
     with tempfile.TemporaryDirectory() as folder:
-        AutoModelForCausalLM.from_config(LlamaConfig(**size)).save_pretrained(folder)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
         AutoModelForCausalLM.from_pretrained(folder)
 
 
