@@ -1,16 +1,12 @@
 """What the fork server does once for all jobs, because each would pay for it anew.
 
-It imports what a job is made of, finds this machine's energy meters, and loads a model: only then does transformers
-import what reads weights, and compile the hundreds of patterns by which it knows tensors of older releases.
+It finds this machine's energy meters, and loads a model: only then does transformers import what reads weights, and
+compile the hundreds of patterns by which it knows tensors of older releases.
 """
 
 import contextlib
 import tempfile
 from importlib.util import find_spec
-
-from weighin.harness import jobs, meter
-
-__all__ = ["jobs"]
 
 
 def load_a_model() -> None:
@@ -25,7 +21,9 @@ def load_a_model() -> None:
 
 
 if find_spec("codecarbon") is not None:
-    meter.Meter()
+    from weighin.harness.meter import Meter
+
+    Meter()
 
 with contextlib.suppress(Exception):  # where nothing can be loaded, each job says so of its own model
     load_a_model()

@@ -4,7 +4,7 @@ Every result is in the store before the next job begins, so whatever ends the ru
 else; the next run goes on from there. A stage or suite that fails marks its own cells and the rest goes on.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -83,8 +83,8 @@ class Run:
                 [(cell.label, cell.suite) for cell in self.plan.cells],
             )
             store.reuse(self.run_id, held)
-            for chain in self.plan.chains.values():
-                self._recall(chain, store)
+            for link in self._unknown(*self.plan.chains.values()):
+                self._remember(link, store)
 
     def end(self) -> bool:
         """Keep how the run ended."""
@@ -118,7 +118,10 @@ class Run:
 
     def _establish(self, label: str) -> None:
         """Keep what is known of a variant's checkpoints, and look at the last where nobody has on this machine."""
-        self._recall(self.plan.chains[label], self.store)  # what was made by others since the run began
+        if unknown := list(self._unknown(self.plan.chains[label])):  # made by others since, or for a further build
+            with self.store.together() as store:
+                for link in unknown:
+                    self._remember(link, store)
         key = self.plan.variant(label)
         if key in self.plan.unidentified and key not in self.broken:
             self._identify(label, key)
@@ -153,10 +156,8 @@ class Run:
         self.broken[link.key] = f"{reason} (log: {log})"
         self.display.finish(link.step.stage, "failed", seconds, f"{reason} (log: {log})")
 
-    def _recall(self, chain: Sequence[Link], store: Store) -> None:
-        for link in chain:
-            if link.made and link.key not in self.kept:
-                self._remember(link, store)
+    def _unknown(self, *chains: Sequence[Link]) -> Iterator[Link]:
+        return (link for chain in chains for link in chain if link.key not in self.kept and link.made)
 
     def _remember(self, link: Link, store: Store) -> None:
         """Keep a checkpoint that is on disk in the store too: its making, and its identity where it was made here."""

@@ -27,7 +27,10 @@ from weighin.harness.plugin import Abstain
 from weighin.results.errors import WeighinError
 from weighin.results.records import Status
 
-PRELOAD = ["torch", "transformers", "lm_eval.evaluator", "lm_eval.models.huggingface", "weighin.harness.preload"]
+PRELOAD = [
+    "torch", "transformers", "lm_eval.evaluator", "lm_eval.models.huggingface", "weighin.harness.jobs",
+    "weighin.harness.preload",
+]  # fmt: skip
 ENVIRONMENT = {
     # Threads that wait must not spin: on a machine that is busy otherwise, that costs a small model a factor of 40.
     "OMP_WAIT_POLICY": "PASSIVE",

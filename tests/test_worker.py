@@ -112,7 +112,7 @@ def test_peak_memory_is_the_jobs_own() -> None:
 CALLER = """
 import sys, time
 from pathlib import Path
-from weighin.harness import reference, worker
+from weighin.harness import worker
 sys.path.insert(0, {root!r})
 from tests.test_worker import linger
 if __name__ == "__main__":
