@@ -1,6 +1,7 @@
 """The command line. This file only parses: a verb's work is imported when the verb is called, so that help is quick."""
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -199,6 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         top.print_help()
         return 2
     args.store = args.store or os.environ.get("WEIGHIN_STORE", "weighin.duckdb")
+    gc.set_threshold(50_000)  # imports leave many objects that stay: going through them again and again takes a tenth
     from weighin.harness.commands import VERBS
     from weighin.results.errors import WeighinError
 

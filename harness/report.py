@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from weighin.harness.plan import Plan
 from weighin.results.compare import Comparison, Report
@@ -69,26 +70,32 @@ def _silent(console: Console, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _values(console: Console, rows: Sequence[dict[str, Any]], width: int) -> None:
-    """A line a variant; as a table, which takes its time, only where something has to be folded."""
-    cells = []
+    """A variant's value, interval and n, and what is to be known of them."""
+    indent = " " * (width + 6)
     for row in rows:
-        value = interval(row["value"], row["ci_low"], row["ci_high"], row["unit"] or "1")
-        cells.append((row["variant"], value, f"n={row['n']}" if row["n"] else "", _note(row)))
-    room = (width, 38, 7, console.width - width - 38 - 7 - 10)
-    each = [(text, most) for line in cells for text, most in zip(line, room, strict=True)]
-    if all(len(text) == cell_len(text) <= most and text.isprintable() for text, most in each):
-        for name, value, n, note in cells:
-            console.out(f"    {name:{width}}  {value:38}  {n:7}  {note}".rstrip(), highlight=False)
-        return
-    made = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
-    made.add_column(min_width=2)
-    made.add_column(min_width=width, overflow="fold")
-    made.add_column(min_width=38, no_wrap=True)
-    made.add_column(min_width=7, no_wrap=True)
-    made.add_column(overflow="fold")
-    for line in cells:
-        made.add_row("", *map(escape, line))
-    console.print(made)
+        name = _plain(row["variant"])
+        begin = f"    {name}{' ' * (width - cell_len(name))}  "
+        if cell_len(begin) > len(indent):
+            begin = f"{begin.rstrip()}\n{indent}"
+        lines = _valued(console, row, max(console.width - len(indent), 20))
+        console.out(begin + f"\n{indent}".join(lines), highlight=False)
+
+
+def _valued(console: Console, row: dict[str, Any], room: int) -> list[str]:
+    """A note stands behind its value where `room` allows it, else below it, and in the place of a value that is not."""
+    note = _plain(_note(row))
+    value = interval(row["value"], row["ci_low"], row["ci_high"], row["unit"] or "1")
+    if row["value"] is None:
+        return [f"{' ' if at else value}  {line}".rstrip() for at, line in enumerate(_folded(console, note, room - 3))]
+    count = f"n={row['n']}" if row["n"] else ""
+    line = f"{value:38}  {count:7}"
+    if not note or len(line) + 2 + cell_len(note) <= room:
+        return [f"{line}  {note}".rstrip()]
+    return [line.rstrip(), *_folded(console, note, room)]
+
+
+def _folded(console: Console, text: str, room: int) -> list[str]:
+    return [line.plain.rstrip() for line in Text(text).wrap(console, room, overflow="fold")]
 
 
 def _note(row: dict[str, Any]) -> str:
@@ -156,7 +163,11 @@ def origin(console: Console, store: Store, run: str) -> None:
 
 def _shown(text: str) -> str:
     """Outside text, names of files among it, as nothing but text: no markup and no command to the terminal."""
-    return escape("".join(c if c.isprintable() else "�" for c in text))
+    return escape(_plain(text))
+
+
+def _plain(text: str) -> str:
+    return "".join(c if c.isprintable() else "�" for c in text)
 
 
 def outcome(console: Console, found: Outcome) -> None:
