@@ -61,12 +61,32 @@ def _row(
     )
 
 
+SAME_DATA = """
+    with tried as (select distinct code as run_id from calibrations where suite = $gate),
+    measured as (
+        select run_id, label, 0 as build, suite, evaluation_id from cells
+        union all select run_id, label, build, suite, evaluation_id from builds
+    ),
+    grids as (
+        select run_id, list((label, build, suite, evaluation_id) order by label, build, suite) as grid
+        from measured where run_id = $run or run_id in (from tried) group by run_id
+    )
+    select tried.run_id from tried
+    join runs on runs.run_id = tried.run_id join runs as ours on ours.run_id = $run
+    left join grids on grids.run_id = tried.run_id left join grids as our on our.run_id = $run
+    where tried.run_id = $run
+       or (grids.grid = our.grid and (runs.spec->'gate') is not distinct from (ours.spec->'gate'))
+"""
+"""Runs that the gate was replayed on and that hold the very evaluations of a run, under the same rules: a second run in
+which nothing was left to measure is known as well as the first."""
+
+
 def in_words(store: Store, run: str) -> str:
     """What is known of the gate's error rates on the data of a run, in one sentence."""
     rows = store.rows(
-        """select * from calibrations where suite = ? and code = ?
-           qualify rank() over (order by tried_at desc, calibration_id) = 1 order by position""",
-        [GATE, run],
+        f"""select * from calibrations where suite = $gate and code in ({SAME_DATA})
+            qualify rank() over (order by tried_at desc, calibration_id) = 1 order by position""",
+        {"gate": GATE, "run": run},
     )
     if not rows:
         return "gate: its error rates were not measured on this run's data: `weighin calibrate gate`"

@@ -1,12 +1,13 @@
 """The gate replayed on its own data: error rates against the nominal, and against what is planted."""
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.stores import DISK, KL, START, Grid, evaluation, fill, numbers, shares
+from tests.stores import DISK, KL, START, Grid, evaluation, fill, numbers, run_row, shares
 from weighin.results import rates
 from weighin.results.replay import Replay, replay
 from weighin.results.rules import Rule
@@ -80,6 +81,25 @@ def test_rates_are_kept_and_told(tmp_path: Path) -> None:
     assert [row.instrument for row in rows] == ["false alarm", "false alarm", "unsafe pass", "unsafe pass"]
     said = rates.in_words(store, "r1")
     assert said.startswith("gate: on this run's data false alarms at most ") and "unsafe passes at most" in said
+
+
+def test_rates_are_those_of_a_second_run_with_nothing_left_to_measure(tmp_path: Path) -> None:
+    store = store_of(tmp_path)
+    rates.kept(store, "r1", replay(store, RULES, draws=50), 1.0)
+    cells = [(r["label"], r["suite"], r["evaluation_id"]) for r in store.rows("select * from cells")]
+    runs = {
+        "r2": (run_row("r2"), cells),
+        "other rules": (replace(run_row("other rules"), spec={"gate": []}), cells),
+        "other data": (run_row("other data"), [(*cells[0][:2], "another"), *cells[1:]]),
+        "less": (run_row("less"), cells[1:]),
+    }
+    for run, (row, held) in runs.items():
+        store.start_run(
+            row, [(label, f"key-{label}") for label in dict.fromkeys(c[0] for c in cells)], [each[:2] for each in held]
+        )
+        store.reuse(run, held)
+    known = [run for run in runs if "were not measured" not in rates.in_words(store, run)]
+    assert known == ["r2"] and rates.in_words(store, "r2") == rates.in_words(store, "r1")
 
 
 def test_half_of_the_items_alarm_no_more(tmp_path: Path) -> None:
