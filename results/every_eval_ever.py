@@ -18,6 +18,15 @@ SCHEMA = "0.2.2"
 LIBRARIES = {"lm-eval": "lm_eval", "inspect": "inspect_ai"}
 """What every_eval_ever calls the tools that it knows by another name."""
 
+SHARES = """
+    select evaluation_id, metric from metrics m join samples s using (evaluation_id, metric)
+    where evaluation_id in (select evaluation_id from cells where run_id = ?)
+    and m.unit = '1' and m.reduce = 'mean' and not m.signed
+    group by all having count(distinct s.item) > 1
+    and bool_and(s.value in (0, 1) and s.weight = 1) filter (where s.value is not null)
+"""
+"""Metrics of a run that are a share of items, each of them 0 or 1: they lie between 0 and 1."""
+
 Row = Mapping[str, Any]
 
 
@@ -31,11 +40,13 @@ def records(store: Store, run: str, variant: str | None = None) -> Iterator[dict
                order by s.position, s.suite, s.metric""",
             [run, variant, variant],
         )
+        shares = {(row["evaluation_id"], row["metric"]) for row in held.rows(SHARES, [run])}
         cards = {card["variant"]: card for card in held.rows("select * from variant_cards where run_id = ?", [run])}
         roots = {row["variant_key"]: row["params"] for row in held.rows("select variant_key, params from variants")}
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row["variant"], row["suite"]), []).append(row)
+        share = (row["evaluation_id"], row["metric"]) in shares
+        groups.setdefault((row["variant"], row["suite"]), []).append({**row, "share": share})
     for (label, _), group in groups.items():
         yield _record(group, _model(cards[label], table(roots.get(cards[label]["root_key"])), group[0]))
 
@@ -108,7 +119,7 @@ def _data(name: str, setup: Row, row: Row) -> dict[str, Any]:
 
 
 def _metric(row: Row) -> dict[str, Any]:
-    share = row["ci_method"] in ("Wilson", "Wilson on clusters")
+    share = row["share"]
     found: dict[str, Any] = {
         "metric_id": f"{row['suite']}.{row['metric']}",
         "metric_name": row["metric"].rpartition("/")[2],

@@ -12,7 +12,7 @@ from tests.stores import ACC, ENERGY, KL, TTFT, fill, numbers, shares
 from weighin.results.errors import WeighinError
 from weighin.results.export import export
 from weighin.results.importing import import_files
-from weighin.results.records import Metric
+from weighin.results.records import Metric, Sample
 from weighin.results.store import Store
 
 TEXT: dict[str, Any] = {"type": "object", "additionalProperties": {"type": "string"}}
@@ -117,6 +117,17 @@ def test_records_are_valid_and_carry_every_value_with_interval_and_n(store: Stor
         assert (interval.get("lower"), interval.get("upper")) == (row["ci_low"], row["ci_high"])
         assert row["ci_low"] is not None or details["details"]["no_interval"] == row["ci_reason"]
     assert told["small|<b>", "energy.energy"]["details"]["not_eligible"] == "modelled"
+
+
+def test_a_share_is_a_proportion_whether_its_items_stand_alone_or_not(tmp_path: Path) -> None:
+    auroc, signed = Metric("auroc", "1"), Metric("drop", "1", signed=True)
+    clustered = shares([1, 0, 1, 1] * 5, ACC, [f"c{i // 2}" for i in range(20)])
+    samples = [*clustered, *shares([1, 0, 1], TASK), *shares([1, 0, 1], signed), Sample("all", 1.0, auroc)]
+    (record,) = records(fill(tmp_path / "s.duckdb", {"base": {"accuracy": samples}}), tmp_path)
+    told = {each["metric_config"]["metric_name"]: each["metric_config"] for each in record["evaluation_results"]}
+    bounds = {name: (each["metric_unit"], each.get("min_score"), each.get("max_score")) for name, each in told.items()}
+    assert len(record["evaluation_results"]) == 4
+    assert bounds == {"acc": ("proportion", 0, 1), "drop": ("1", None, None), "auroc": ("1", None, None)}
 
 
 def test_one_record_is_an_object_and_one_variant_can_be_asked_for(store: Store, tmp_path: Path) -> None:
