@@ -110,6 +110,7 @@ def _show_plugin(console: Console, kind: registry.Kind, name: str) -> None:
 
 def plan(args: Args) -> int:
     """What would be made and measured; imports no torch, downloads nothing."""
+    from weighin.harness import rooms
     from weighin.harness.plan import job_names, make_plan
     from weighin.harness.progress import Estimate, duration
 
@@ -125,7 +126,7 @@ def plan(args: Args) -> int:
     report.plan(console, found)
     for environment in found.not_set_up():
         console.print(f"[yellow]{escape(environment.missing)}[/]", highlight=False)
-    left = Estimate(job_names(found), store.costs()).seconds()
+    left = Estimate(job_names(found), store.costs(), rooms.beside(spec.suites)).seconds()
     about = f", about {duration(left)}" if left else ""
     makes, opens = len(found.to_make()), len(found.open_cells())
     console.print(f"\n{makes} checkpoints to make, {opens} of {len(found.cells)} cells to measure{about}")

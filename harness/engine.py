@@ -15,12 +15,18 @@ Runner = Callable[[worker.Job], worker.Outcome]
 class Wants:
     """What a piece of work asks of a machine. `memory` in bytes; `near` are checkpoints that it reads, by key."""
 
-    cpus: float = 1.0
+    cpus: int = 1
+    """Threads that it computes with, unless it is alone: then as many as there are."""
     memory: int = 0
     gpus: float = 0.0
     alone: bool = False
     """Nothing else may run on its machine meanwhile: its figures are times, bytes or joules."""
     near: tuple[str, ...] = ()
+
+    @property
+    def threads(self) -> int | None:
+        """Threads that its processes compute with; None: as many as they would take by themselves."""
+        return None if self.alone else self.cpus
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,8 @@ class Task:
     name: str
     act: Callable[[], None]
     after: tuple[str, ...] = field(default_factory=tuple)
+    last: bool = False
+    """It wants a machine for itself, and nothing stands on it: it may wait until all others are done."""
 
 
 class Lost(WeighinError):

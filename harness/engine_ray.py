@@ -1,21 +1,20 @@
 """Work on a Ray cluster: makes and cells become tasks that ask for room, near the checkpoints that they read.
 
-Steps of the run take turns in this process, a thread each that waits while its work is elsewhere; so the store has one
-writer, and the order of what is kept is one that `local` could have come to.
+Steps of the run take turns in this process while their work is elsewhere (`steps`).
 """
 # pyright: reportMissingImports=false
 # (Ray is an extra of its own)
 
 import os
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from weighin.harness import machine, worker
 from weighin.harness.engine import Lost, Runner, Task, Wants
+from weighin.harness.steps import Steps
 from weighin.results.address import Address
 from weighin.results.errors import WeighinError
 
@@ -25,6 +24,7 @@ ATTEMPTS = 3
 KEPT = (
     "OMP_NUM_THREADS",
     "OMP_WAIT_POLICY",
+    "GOMP_SPINCOUNT",
     "WEIGHIN_HOME",
     "WEIGHIN_CHECKPOINTS",
     "WEIGHIN_KV_BUDGET",
@@ -43,49 +43,23 @@ class Ray:
         self.address = address
         self.nodes: dict[str, Mapping[str, float]] = {}
         """What each living node has (CPU, GPU, memory), by its id."""
-        self._turn = threading.Lock()
+        self._steps = Steps()
         self._held: dict[str, str] = {}
         """Which node read a checkpoint last."""
         self._busy: Counter[str] = Counter()
         """Pieces of work that each node has been sent and has not answered."""
         self._pending: set[Any] = set()
-        self._stopped = False
 
     def each(self, tasks: Sequence[Task]) -> None:
         """Call every task once all that it stands on have been, as many at a time as the cluster has room for."""
         with self._connected():
             width = max(2, 2 * int(sum(node["CPU"] for node in self.nodes.values())))
-            with ThreadPoolExecutor(width, thread_name_prefix="weighin-step") as pool:
-                try:
-                    self._follow({task.name: task for task in tasks}, pool)
-                except BaseException:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    self._stop()
-                    raise
-
-    def _follow(self, open_: dict[str, Task], pool: ThreadPoolExecutor) -> None:
-        names, done, going = set(open_), set[str](), dict[Future[None], str]()
-        while open_ or going:
-            for name, task in list(open_.items()):
-                if all(other in done or other not in names for other in task.after):
-                    going[pool.submit(self._step, task)] = name
-                    del open_[name]
-            if not going:
-                raise WeighinError(f"steps wait for each other: {', '.join(sorted(open_)[:3])}")
-            ended, _ = wait(going, return_when=FIRST_COMPLETED)
-            for future in ended:
-                future.result()
-                done.add(going.pop(future))
-
-    def _step(self, task: Task) -> None:
-        with self._turn:
-            task.act()
+            self._steps.each(tasks, width, self._stop)
 
     def _stop(self) -> None:
         """Whoever waits for work waits no longer, and the work ends."""
         import ray
 
-        self._stopped = True
         for pending in list(self._pending):
             ray.cancel(pending, force=True)
 
@@ -105,7 +79,7 @@ class Ray:
             except (exceptions.RayTaskError, WeighinError) as error:
                 raise Lost(f"on node {where[:8]}: {_first_line(getattr(error, 'cause', None) or error)}") from None
             except exceptions.RayError as error:  # the worker, its node or the room for it went away
-                if self._stopped:
+                if self._steps.stopped:
                     raise
                 said = _first_line(error)
                 lost.add(where)
@@ -120,11 +94,10 @@ class Ray:
 
         self._busy[where] += 1
         self._pending.add(pending)
-        self._turn.release()
         try:
-            return ray.get(pending)
+            with self._steps.away():
+                return ray.get(pending)
         finally:
-            self._turn.acquire()
             self._pending.discard(pending)
             self._busy[where] -= 1
 
@@ -151,7 +124,7 @@ class Ray:
             scheduling_strategy=NodeAffinitySchedulingStrategy(where, soft=True),  # soft: another, where it is gone
         )
         kept = {name: os.environ.get(name) for name in KEPT}
-        return remote.remote(work, machine.machine_key(), kept)
+        return remote.remote(work, wants.threads, machine.machine_key(), kept)
 
     # -- the cluster --------------------------------------------------------------------------------------------
 
@@ -194,7 +167,9 @@ class Ray:
             raise WeighinError("the Ray cluster has no node with a processor; start one: ray start --address=HEAD")
 
 
-def _there(work: Callable[[Runner], Any], expected: str, environment: dict[str, str | None]) -> tuple[str, Any]:
+def _there(
+    work: Callable[[Runner], Any], threads: int | None, expected: str, environment: dict[str, str | None]
+) -> tuple[str, Any]:
     """On the node: its id, and what the work gives, in processes of its own, as it would where it was sent from."""
     import ray
 
@@ -208,7 +183,7 @@ def _there(work: Callable[[Runner], Any], expected: str, environment: dict[str, 
     if machine.machine_key() != expected:
         reason = f"node {machine.hostname()} is of another machine class than {expected[:12]}, which the run weighs"
         return node, worker.Outcome("failed", reason=reason)
-    return node, work(worker.run)
+    return node, work(lambda job: worker.run(replace(job, threads=threads)))
 
 
 def _first_line(error: BaseException) -> str:

@@ -159,7 +159,7 @@ def _green(store: Store, spec: Spec, run: "Run") -> str | None:
 
 def _measure(console: Console, store: Store, spec: Spec, deadline: Deadline) -> tuple["Run | None", str | None]:
     """The run, None where the time was up before it began, and why it was cut short, None where it was not."""
-    from weighin.harness import worker
+    from weighin.harness import rooms, worker
     from weighin.harness.plan import job_names, make_plan
     from weighin.harness.progress import Display
     from weighin.harness.run import Run
@@ -171,11 +171,10 @@ def _measure(console: Console, store: Store, spec: Spec, deadline: Deadline) -> 
             assert plan is not None, "a plan that may download always has its base"
             jobs = job_names(plan)
             worker.warm_up(plan.needs())
-            with Display(console, jobs, store.costs()) as display:
+            with Display(console, jobs, store.costs(), rooms.beside(spec.suites)) as display:
                 run = Run(plan, store, display)
                 run.begin()
-                for label in plan.chains:
-                    run.variant(label)
+                run.engine.each(run.tasks())
                 run.end()
     except TimeUp:
         cut = f"the time limit of {deadline.limit:g} s"

@@ -155,7 +155,7 @@ def protocol(name: str, params: Mapping[str, Any], spec: Spec, environment: str 
         map(Path(__file__).with_name, ("model.py", "scorer.py")),
     )
     code = [keys.code_digest(file), keys.code_digest(loader)]
-    if any(metric.runtime for metric in plugin.metrics):
+    if plugin.alone:
         code += map(keys.own_digest, PROCESS)
     # Another way of scoring changes last bits: only of suites that score.
     how = {"scorer": spec.scorer} if scorer.resolve() in keys.closure(file) else {}

@@ -193,6 +193,11 @@ class Suite(Generic[P]):
     def parameters(self) -> "type[BaseModel]":
         return parameters_of(self.call)
 
+    @property
+    def alone(self) -> bool:
+        """Whether it measures times, bytes or joules, and so has a machine for itself while it does."""
+        return any(metric.runtime for metric in self.metrics)
+
 
 def stage(
     *,

@@ -1,5 +1,6 @@
-"""What a person sees while a run goes on: a live line with a time estimate on a terminal, plain lines in a pipe."""
+"""What a person sees while a run goes on: live lines with a time estimate on a terminal, plain lines in a pipe."""
 
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ class Estimate:
 
     pending: list[str]
     known: dict[str, float] = field(default_factory=dict)
+    beside: Mapping[str, int] = field(default_factory=dict)
+    """How many of a name go on at a time, where it is more than one."""
     done: int = 0
 
     def finish(self, name: str, seconds: float) -> None:
@@ -32,7 +35,7 @@ class Estimate:
         if not self.known:
             return None
         mean = sum(self.known.values()) / len(self.known)
-        return sum(self.known.get(name, mean) for name in self.pending)
+        return sum(self.known.get(name, mean) / self.beside.get(name, 1) for name in self.pending)
 
 
 def duration(seconds: float) -> str:
@@ -44,21 +47,33 @@ def duration(seconds: float) -> str:
     return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min"
 
 
-class Display:
-    """Follows the jobs of a run. `console.is_terminal` decides between the live line and plain lines."""
+@dataclass
+class Doing:
+    """A job that goes on: what it is, how far a library's own bar has come, and since when, monotonic seconds."""
 
-    def __init__(self, console: Console, jobs: Iterable[str], costs: Mapping[str, float]) -> None:
+    what: str
+    bar: str = ""
+    began: float = field(default_factory=time.monotonic)
+
+
+class Display:
+    """Follows the jobs of a run, one in each thread. A terminal has live lines, anything else plain ones.
+
+    `beside` tells how many of a name go on at a time, where it is more than one.
+    """
+
+    def __init__(
+        self, console: Console, jobs: Iterable[str], costs: Mapping[str, float], beside: Mapping[str, int] | None = None
+    ) -> None:
         self.console = console
-        self.estimate = Estimate(list(jobs), dict(costs))
+        self.estimate = Estimate(list(jobs), dict(costs), beside or {})
         self.total = len(self.estimate.pending)
-        self.what = ""
-        self._bar = ""
-        self._began = time.monotonic()
+        self._doing: dict[int, Doing] = {}
         self._live: Live | None = None
 
     def __enter__(self) -> "Display":
         if self.console.is_terminal and self.total:
-            self._live = Live(console=self.console, refresh_per_second=5, transient=True, get_renderable=self._line)
+            self._live = Live(console=self.console, refresh_per_second=5, transient=True, get_renderable=self._lines)
             self._live.start()
         return self
 
@@ -67,18 +82,20 @@ class Display:
             self._live.stop()
 
     def start(self, what: str) -> None:
-        """A job begins."""
-        self.what, self._bar, self._began = what, "", time.monotonic()
+        """A job begins in this thread."""
+        self._doing[threading.get_ident()] = Doing(what)
 
     def progress(self, what: str, done: int, total: int | None) -> None:
-        """A library's own progress bar moved."""
+        """A library's own progress bar moved in this thread's job."""
+        doing = self._doing[threading.get_ident()]
         share = f"{done}/{total}" if total else str(done)
-        spent = time.monotonic() - self._began
+        spent = time.monotonic() - doing.began
         left = f", {duration(spent * (total - done) / done)} left" if total and 0 < done < total else ""
-        self._bar = f"{what[:24]} {share}{left}".strip()
+        doing.bar = f"{what[:24]} {share}{left}".strip()
 
     def finish(self, name: str, status: str, seconds: float, note: str = "") -> None:
-        """The job ended: one line stays."""
+        """This thread's job ended: one line stays."""
+        doing = self._doing.pop(threading.get_ident())
         self.estimate.finish(name, seconds)
         left = self.estimate.seconds()
         about = f"  ({duration(left)} left)" if left and not self._live else ""
@@ -86,21 +103,18 @@ class Display:
         said = f"  {escape(note)}" if note else ""
         mark = MARKS.get(status, status) if self.console.is_terminal else status
         self.console.print(
-            f"{escape(count)} {mark} {escape(self.what)}  {duration(seconds)}{said}{about}",
+            f"{escape(count)} {mark} {escape(doing.what)}  {duration(seconds)}{said}{about}",
             highlight=False,
             soft_wrap=True,
         )
-        self.what = self._bar = ""
 
-    def _line(self) -> Table:
-        left = self.estimate.seconds()
-        spent = time.monotonic() - self._began
+    def _lines(self) -> Table:
+        left, now = self.estimate.seconds(), time.monotonic()
+        doing = list(self._doing.values())
+        spent = sum(now - each.began for each in doing) / max(1, len(doing))
         about = f"about {duration(max(0.0, left - spent))} left" if left else ""
         grid = Table.grid(padding=(0, 2))
-        grid.add_row(
-            f"[bold]{self.estimate.done}/{self.total}[/]",
-            escape(self.what),
-            f"[dim]{escape(self._bar)}[/]",
-            f"[dim]{about}[/]",
-        )
+        for place, each in enumerate(doing or [Doing("")]):
+            count, rest = (f"[bold]{self.estimate.done}/{self.total}[/]", f"[dim]{about}[/]") if not place else ("", "")
+            grid.add_row(count, escape(each.what), f"[dim]{escape(each.bar)}[/]", rest)
         return grid

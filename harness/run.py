@@ -34,7 +34,7 @@ def weigh(
     for number, each in enumerate(runs):
         each.run_id, each.build = run.run_id, number
     try:
-        run.engine.each([task for each in runs for label in each.plan.chains for task in each.tasks(label)])
+        run.engine.each([task for each in runs for task in each.tasks()])
     except KeyboardInterrupt:
         cut_short(store, run.run_id, "stopped by hand")
         raise
@@ -91,27 +91,25 @@ class Run:
         self.store.end_run(self.run_id, "ok" if self.ok else "failed")
         return self.ok
 
-    def variant(self, label: str) -> None:
-        """Make what a variant still lacks, then weigh it."""
-        for task in self.tasks(label):
-            task.act()
-
-    def tasks(self, label: str) -> list[Task]:
-        """The steps that a variant takes: make what it lacks, establish what it is, weigh it.
+    def tasks(self) -> list[Task]:
+        """The steps of the run: for each variant make what it lacks, establish what it is, weigh it.
 
         A name that comes again, as that of a checkpoint which several variants stand on, is the same step.
         """
+        return [task for label in self.plan.chains for task in self._tasks(label)]
+
+    def _tasks(self, label: str) -> Iterator[Task]:
         ours = {link.key for link in self.plan.chains[label]}
         makes = [link for link in self.plan.to_make() if link.key in ours]
         ready, weighed = f"what {label} is, build {self.build}", self._cell if not self.build else self._another
-        steps = [Task(link.key, partial(self._make, link), link.needed) for link in makes]
-        steps.append(Task(ready, partial(self._establish, label), tuple(link.key for link in makes)))
+        for link in makes:
+            yield Task(link.key, partial(self._make, link), link.needed)
+        yield Task(ready, partial(self._establish, label), tuple(link.key for link in makes))
         for cell in self.plan.cells:
             if cell.label == label:
                 first = next(c for c in self.plan.cells if c.evaluation_key == cell.evaluation_key)
                 after = (ready,) if first is cell else (ready, self._named(first))
-                steps.append(Task(self._named(cell), partial(weighed, cell), after))
-        return steps
+                yield Task(self._named(cell), partial(weighed, cell), after, registry.suite(cell.suite).alone)
 
     def _named(self, cell: Cell) -> str:
         return f"{cell.label} {cell.suite}, build {self.build}"
@@ -192,7 +190,7 @@ class Run:
         relatives = self._relatives(chain)
         arguments = {"checkpoint": checkpoint, "relatives": relatives, "loading": self.loading}
         environment = chain[-1].environment if chain else ""
-        return self._run(worker.Job(jobs.identify, arguments, log, environment), rooms.of_cell(checkpoint))
+        return self._run(worker.Job(jobs.identify, arguments, log, environment), rooms.of_look(checkpoint))
 
     def _checkpoint(self, key: str) -> Checkpoint:
         if key == self.plan.base.key:
@@ -245,15 +243,16 @@ class Run:
     def _measured(self, cell: Cell, log: Path) -> worker.Outcome:
         self.display.start(f"{cell.label} · {cell.suite}")
         chain, checkpoint = self.plan.chains[cell.label], self._checkpoint(cell.variant)
+        relatives = self._relatives(chain)
         arguments = {
             "suite": cell.suite,
             "params": cell.params,
             "checkpoint": checkpoint,
-            "relatives": self._relatives(chain),
+            "relatives": relatives,
             "loading": self.loading,
         }
         job = worker.Job(jobs.measure, arguments, log, cell.environment)
-        return self._run(job, rooms.of_cell(checkpoint, cell.suite))
+        return self._run(job, rooms.of_cell(checkpoint, relatives.values(), cell.suite))
 
     def _evaluation(self, cell: Cell, outcome: worker.Outcome, began: datetime) -> EvaluationRow:
         return EvaluationRow(
@@ -279,13 +278,10 @@ class Run:
 
     def _do(self, work: Callable[[Runner], Any], wants: Wants) -> Any:
         """What the engine says of a piece of work; a failure where the machines were lost that tried it."""
-        what = self.display.what
         try:
             return self.engine.do(work, wants, self.display.progress)
         except Lost as lost:
             return worker.Outcome("failed", reason=str(lost))
-        finally:
-            self.display.what = what  # others may have spoken meanwhile
 
     def _log(self, name: str) -> Path:
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)

@@ -74,7 +74,7 @@ def _engine(args: Args) -> "Engine":
 
 def _weigh(console: Console, store: Store, spec: Spec, args: Args, engine: "Engine") -> tuple[str, bool]:
     """One run of a spec: its id, and whether all went well."""
-    from weighin.harness import builds, checkpoint_url, worker
+    from weighin.harness import builds, checkpoint_url, rooms, worker
     from weighin.harness.plan import job_names, make_plan
     from weighin.harness.progress import Display
     from weighin.harness.run import weigh
@@ -88,5 +88,6 @@ def _weigh(console: Console, store: Store, spec: Spec, args: Args, engine: "Engi
     elif jobs:
         for root in (found.base, *found.elsewhere.values()):  # what nobody makes, other machines cannot make either
             checkpoint_url.push(root.path, root.key)
-    with Display(console, jobs, store.costs()) as display:
+    beside = rooms.beside(spec.suites) if args.engine == "local" else {}
+    with Display(console, jobs, store.costs(), beside) as display:
         return weigh(found, store, display, further, engine)

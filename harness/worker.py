@@ -32,8 +32,10 @@ PRELOAD = [
     "weighin.harness.preload",
 ]  # fmt: skip
 ENVIRONMENT = {
-    # Threads that wait must not spin: on a machine that is busy otherwise, that costs a small model a factor of 40.
+    # Threads that wait must not spin for long: on a machine that is busy otherwise, that costs a small model a factor
+    # of 40. If they slept at once, waking them would cost it a factor of 2 on one that is idle.
     "OMP_WAIT_POLICY": "PASSIVE",
+    "GOMP_SPINCOUNT": "10000",
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -44,6 +46,10 @@ ENVIRONMENT = {
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
 }
 
+_table = threading.Lock()
+"""Held by whoever starts or ends a process: multiprocessing's list of its children is made for one thread."""
+_running: set[Any] = set()
+
 Progress = Callable[[str, int, int | None], None]
 """Called with what is going on, how many are done, and of how many (None: unknown)."""
 
@@ -51,12 +57,13 @@ Progress = Callable[[str, int, int | None], None]
 @dataclass(frozen=True)
 class Job:
     """A function of this package by name, its arguments, and the file its libraries may write to; `environment` names
-    the managed environment it runs in, empty: ours."""
+    the managed environment it runs in, empty: ours; `threads` how many torch and what follows it compute with."""
 
     work: Callable[..., Any]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     log: Path = Path(os.devnull)
     environment: str = ""
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -89,25 +96,39 @@ def run(job: Job, progress: Progress | None = None) -> Outcome:
 
         # this module is known by two names while it imports one that imports it
         return run_there(job, progress)  # pyright: ignore[reportArgumentType, reportReturnType]
-    warm_up()
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(job, theirs), daemon=True)
     began = time.monotonic()
-    process.start()
+    with _table:
+        if not _running:  # a server without children may have been ended
+            warm_up()
+        process.start()
+        _running.add(process)
     theirs.close()
     answer: Outcome | None = None
     try:
         answer = _answer(ours, process.sentinel, progress)
     finally:
-        if answer is None and process.is_alive():
+        if answer is None:
             process.kill()
-        process.join()
+        with _table:
+            process.join()
+            _running.remove(process)
         ours.close()
     seconds = time.monotonic() - began
     if answer is None:
         return Outcome("failed", reason=_death(process.exitcode), seconds=seconds)
     return Outcome(answer.status, answer.value, answer.reason, seconds, answer.peak_bytes)
+
+
+def stop() -> None:
+    """Kill the jobs that other threads wait for; they get their outcomes."""
+    with _table:
+        for process in _running:
+            process.kill()
+    if hosted := sys.modules.get("weighin.harness.hosted"):
+        hosted.end()
 
 
 def _answer(channel: Connection, sentinel: int, progress: Progress | None) -> Outcome | None:
@@ -138,6 +159,10 @@ def _child(job: Job, channel: Connection) -> None:
     gc.freeze()  # what the server has loaded stays: a collection that looked through it would copy all its pages
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller decides what a Ctrl-C ends
     _die_with_caller()
+    if job.threads:
+        import torch
+
+        torch.set_num_threads(job.threads)
     _log_to(job.log)
     _bars_to(channel)
     try:

@@ -23,7 +23,6 @@ from weighin.harness.plan import job_names, make_plan
 from weighin.harness.progress import Display
 from weighin.harness.run import weigh
 from weighin.harness.spec import parse_spec
-from weighin.results.errors import WeighinError
 from weighin.results.store import Store
 
 needs_ray = pytest.mark.skipif(
@@ -240,11 +239,8 @@ def test_an_interrupted_run_waits_for_nobody(cluster: Any, tmp_path: Path) -> No
         engine.do(partial(endless, str(began)), Wants(), lambda *_: None)
 
     def other() -> None:
-        engine._turn.release()  # as if it, too, had work elsewhere
-        try:
+        with engine._steps.away():  # as if it, too, had work elsewhere
             stop()
-        finally:
-            engine._turn.acquire()
 
     with pytest.raises(KeyboardInterrupt):
         engine.each([Task("endless", step), Task("stop", other)])
@@ -270,11 +266,3 @@ def test_the_engine_is_asked_for_by_name(capsys: pytest.CaptureFixture[str]) -> 
 def test_without_ray_it_says_what_to_install(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--engine", "ray"]) == 2
     assert "pip install 'weighin[ray]'" in capsys.readouterr().err
-
-
-def test_steps_that_wait_for_each_other_are_a_fault_and_no_wait() -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(1) as pool, pytest.raises(WeighinError, match="wait for each other: a, b"):
-        tasks = [Task("a", lambda: None, ("b",)), Task("b", lambda: None, ("a",))]
-        Ray()._follow({task.name: task for task in tasks}, pool)

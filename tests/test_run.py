@@ -169,8 +169,8 @@ def plugged(test_plugins: Path) -> dict[str, str]:
 
 
 def in_its_second_cell(pico_dir: Path, tmp_path: Path, test_plugins: Path) -> tuple[subprocess.Popen[bytes], Path]:
-    """A run whose first cell is done and whose second has begun, and the file that the second writes to."""
-    trace, spec = tmp_path / "trace", tmp_path / "spec.yaml"
+    """A run whose first cell is kept and whose second has begun, and the file that the second writes to."""
+    said, trace, spec = tmp_path / "said", tmp_path / "trace", tmp_path / "spec.yaml"
     document = {
         "base": str(pico_dir),
         "variants": {"half": "halve"},
@@ -178,11 +178,12 @@ def in_its_second_cell(pico_dir: Path, tmp_path: Path, test_plugins: Path) -> tu
     }
     spec.write_text(json.dumps(document))
     command = [sys.executable, "-m", "weighin.harness.cli", "run", str(spec)]
-    process = subprocess.Popen(
-        command, env=plugged(test_plugins), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # which who starts the tests may ignore
-    )  # fmt: skip
-    while not (trace.is_file() and trace.read_text()):
+    with said.open("w") as output:
+        process = subprocess.Popen(
+            command, env={**plugged(test_plugins), "PYTHONUNBUFFERED": "1"}, stdout=output, stderr=subprocess.DEVNULL,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # which who starts the tests may ignore
+        )  # fmt: skip
+    while not (trace.is_file() and trace.read_text() and "base · count" in said.read_text(encoding="utf-8")):
         assert process.poll() is None
         time.sleep(0.05)
     return process, trace
