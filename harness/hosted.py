@@ -76,6 +76,7 @@ class _Host:
 
 
 _hosts: dict[str, _Host] = {}
+_table = threading.Lock()
 
 
 def run(job: worker.Job, progress: worker.Progress | None = None) -> worker.Outcome:
@@ -86,9 +87,10 @@ def run(job: worker.Job, progress: worker.Progress | None = None) -> worker.Outc
     environment = environments.find(job.environment)
     if not environment.ready:
         return worker.Outcome("failed", reason=environment.missing)
-    host = _hosts.get(environment.key)
-    if host is None or host.process.poll() is not None:
-        host = _hosts[environment.key] = _Host(environment)
+    with _table:
+        host = _hosts.get(environment.key)
+        if host is None or host.process.poll() is not None:
+            host = _hosts[environment.key] = _Host(environment)
     return host.run(job, progress)
 
 

@@ -235,8 +235,9 @@ def suite(
 ) -> Callable[[Callable[Concatenate[Model, P], Iterator[Sample]]], Suite[P]]:
     """Make a suite of a generator `(model, *, parameters)`.
 
-    `metrics` are those known beforehand; a sample may bring one of its own. `needs`, `reads` and `example` are as for
-    a stage.
+    `metrics` are those known beforehand; a sample may bring one of its own. Where one of them is of the runtime (times,
+    bytes, joules), the suite has the machine for itself; others share it. `needs`, `reads` and `example` are as for a
+    stage.
     """
 
     def wrap(call: Callable[Concatenate[Model, P], Iterator[Sample]]) -> Suite[P]:

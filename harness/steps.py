@@ -41,6 +41,7 @@ class Steps:
                 self._follow({task.name: task for task in order}, width, pool)
             except BaseException:
                 self.stopped = True
+                stop()
                 while wait(self._going, timeout=0.1).not_done:
                     stop()
                 raise

@@ -49,6 +49,7 @@ ENVIRONMENT = {
 _table = threading.Lock()
 """Held by whoever starts or ends a process: multiprocessing's list of its children is made for one thread."""
 _running: set[Any] = set()
+_served = threading.Event()
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is going on, how many are done, and of how many (None: unknown)."""
@@ -87,6 +88,7 @@ def warm_up(packages: Iterable[str] = ()) -> None:
     context.set_forkserver_preload([*PRELOAD, *sorted(packages)])
     with _silenced():
         forkserver.ensure_running()
+    _served.set()
 
 
 def run(job: Job, progress: Progress | None = None) -> Outcome:
@@ -101,7 +103,7 @@ def run(job: Job, progress: Progress | None = None) -> Outcome:
     process = context.Process(target=_child, args=(job, theirs), daemon=True)
     began = time.monotonic()
     with _table:
-        if not _running:  # a server without children may have been ended
+        if not _served.is_set():  # only once: whoever prints meanwhile is silenced, too
             warm_up()
         process.start()
         _running.add(process)
@@ -160,9 +162,10 @@ def _child(job: Job, channel: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller decides what a Ctrl-C ends
     _die_with_caller()
     if job.threads:
-        import torch
+        with contextlib.suppress(ImportError):  # a managed environment may do without
+            import torch
 
-        torch.set_num_threads(job.threads)
+            torch.set_num_threads(job.threads)
     _log_to(job.log)
     _bars_to(channel)
     try:

@@ -236,6 +236,22 @@ def test_a_host_that_dies_fails_its_job_alone(site: Path, ready: Ready) -> None:
     assert worker.run(job("where")).status == "ok"
 
 
+def test_what_others_wait_for_can_be_stopped(site: Path, ready: Ready) -> None:
+    """Two threads wait for jobs, one of them for its turn at the host: both have an answer."""
+    import threading
+
+    ready()
+    assert worker.run(job("where")).status == "ok"
+    answers = list[worker.Outcome]()
+    waiting = [threading.Thread(target=lambda: answers.append(worker.run(job("linger")))) for _ in range(2)]
+    for each in waiting:
+        each.start()
+    while any(each.is_alive() for each in waiting):  # a job that is not there yet is stopped by the next call
+        worker.stop()
+        waiting[0].join(0.2)
+    assert [answer.status for answer in answers] == ["failed", "failed"]
+
+
 def test_nothing_outlives_its_caller(site: Path, ready: Ready, tmp_path: Path) -> None:
     ready()
     code = (
