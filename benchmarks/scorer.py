@@ -29,8 +29,8 @@ SIZES: dict[str, dict[str, int]] = {
              "num_attention_heads": 12, "num_key_value_heads": 4},
 }  # fmt: skip
 QUESTIONS = {
-    "4M": {"hellaswag": 32, "long": 8, "rolling": 16, "mmlu": 20},
-    "120M": {"hellaswag": 4, "long": 2, "rolling": 4, "mmlu": 8},
+    "4M": {"hellaswag": 32, "long": 8, "rolling": 32, "mmlu": 20},
+    "120M": {"hellaswag": 8, "long": 4, "rolling": 8, "mmlu": 8},
 }
 WINDOW = 1024
 COLUMNS = (

@@ -27,8 +27,8 @@ def read(text: str) -> int:
     return count
 
 
-def within(module: Any, longest: int, shapes: Shapes) -> Shapes:
-    """Packs as large as the budget allows, `shapes` at most, for texts of up to `longest` tokens.
+def within(module: Any, longest: int, shapes: Shapes, sharers: int = 1) -> Shapes:
+    """Packs as large as the budget allows, `shapes` at most, for each of some sharers with texts of `longest` tokens.
 
     WeighinError where not even the smallest pack fits beside the longest text.
     """
@@ -36,14 +36,25 @@ def within(module: Any, longest: int, shapes: Shapes) -> Shapes:
     if allowed is None:
         return shapes
     layers, layer = _sizes(module)
-    room = (allowed - longest * layers * layer) // layer // shapes.rung * shapes.rung
+    room = (allowed // sharers - longest * layers * layer) // layer // shapes.rung * shapes.rung
     if room < shapes.rung:
-        least = (longest * layers + shapes.rung) * layer
+        least = _least(module, longest, shapes)
         raise WeighinError(
             f"a budget of {quantity(allowed, 'B')} for keys and values is too small: a text of {longest} tokens takes "
             f"{quantity(least, 'B')} (--kv-budget, default a quarter of the free memory)"
         )
     return shapes._replace(tokens=min(shapes.tokens, room))
+
+
+def sharers(module: Any, longest: int, shapes: Shapes) -> int:
+    """How many may have a text of `longest` tokens at a time; one, where the budget is too small for even that."""
+    allowed = _allowed(module)
+    return 2**30 if allowed is None else max(allowed // _least(module, longest, shapes), 1)
+
+
+def _least(module: Any, longest: int, shapes: Shapes) -> int:
+    layers, layer = _sizes(module)
+    return (longest * layers + shapes.rung) * layer
 
 
 def _sizes(module: Any) -> tuple[int, int]:

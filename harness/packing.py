@@ -54,12 +54,12 @@ class Pack:
     carry: Ints
 
 
-def packs(tree: Tree, shapes: Shapes) -> Iterator[Pack]:
-    """The packs of a tree, in the order in which they have to be computed."""
+def packs(tree: Tree, shapes: Shapes, begin: int = 0, end: int | None = None) -> Iterator[Pack]:
+    """The packs of a tree's nodes from `begin` to `end`, in the order in which they have to be computed."""
     ends = np.append(tree.starts[1:], tree.nodes)
-    sequence = 0
-    for first in range(0, tree.nodes, shapes.tokens):
-        last = min(first + shapes.tokens, tree.nodes)
+    end, sequence = tree.nodes if end is None else end, 0
+    for first in range(begin, end, shapes.tokens):
+        last = min(first + shapes.tokens, end)
         while ends[sequence] <= first:
             sequence += 1
         within = []

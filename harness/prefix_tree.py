@@ -46,6 +46,16 @@ class Tree:
         """How many distinct beginnings there are: the tokens that must be computed."""
         return len(self.tokens)
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text, with its last one, which is not read."""
+        return int(self.depths.max(initial=0)) + 1
+
+    @property
+    def trunk(self) -> int:
+        """How many tokens all sequences begin with: the first nodes."""
+        return _common(self.tokens[self.places[0]], self.tokens[self.places[-1]]) if self.places else 0
+
     def split(self, values: Any) -> list[Any]:
         """Values by scored token, cut up by request."""
         return [values[a:b] for a, b in zip(self.bounds[:-1], self.bounds[1:], strict=True)]

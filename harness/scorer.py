@@ -115,7 +115,8 @@ def predictions(models: Sequence[Model], tree: Tree, batch_size: int = 16) -> It
     streams: list[Iterator[Block]]
     if all(trees):
         most = min(each.most for each in trees if each)
-        streams = [each.blocks(tree, most) for each in trees if each]
+        abreast = min(each.abreast(tree) for each in trees if each)
+        streams = [each.blocks(tree, most, abreast) for each in trees if each]
     else:
         streams = [PlainScorer(model, batch_size).blocks(tree) for model in models]
     order = np.argsort(tree.wanted, kind="stable")

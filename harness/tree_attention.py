@@ -4,6 +4,8 @@ Everything else in such a model treats tokens one by one, so a pack goes through
 attention has to know who stands before whom: here each chunk of queries meets the keys of its own path.
 """
 
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -33,10 +35,13 @@ class Walk:
     masks: dict[tuple[int, int, int, Any], Any] = field(default_factory=dict)
     pack: "Placed | None" = None
     calls: int = 0
+    computed: int = 0
+    """Tokens that went through the model, filling included."""
 
     def enter(self, pack: Pack) -> None:
         """Make a pack the one that is computed now."""
         self.pack, self.calls = Placed(pack, self.device), 0
+        self.computed += len(pack.tokens)
 
     def mask(self, number: int, folds: int, window: int, dtype: Any) -> Any:
         """What is added to scores (folds · chunk, keys): -inf for what is behind a query or out of its window."""
@@ -69,25 +74,34 @@ class Placed:
 
 
 _walk: ContextVar[Walk] = ContextVar("walk")
+_lock = threading.Lock()
+_inside: Counter[int] = Counter()
+_before: dict[int, dict[int, str]] = {}
 
 
 @contextmanager
 def attending(module: Any, walk: Walk) -> Iterator[None]:
-    """Within the block, `module` attends by the tree that is walked."""
+    """Within the block, `module` attends by the tree that is walked; several threads may be within it."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, _attend)
     configs = {id(c): c for c in (getattr(part, "config", None) for part in module.modules()) if c is not None}
-    before = {key: config._attn_implementation for key, config in configs.items()}
     token = _walk.set(walk)
+    with _lock:
+        _inside[id(module)] += 1
+        if _inside[id(module)] == 1:
+            _before[id(module)] = {key: config._attn_implementation for key, config in configs.items()}
+            for config in configs.values():
+                config._attn_implementation = NAME
     try:
-        for config in configs.values():
-            config._attn_implementation = NAME
         yield
     finally:
-        for key, config in configs.items():
-            config._attn_implementation = before[key]
         _walk.reset(token)
+        with _lock:
+            _inside[id(module)] -= 1
+            if not _inside[id(module)]:
+                for key, name in _before.pop(id(module)).items():
+                    configs[key]._attn_implementation = name
 
 
 def _attend(

@@ -7,22 +7,25 @@ What a token's numbers are must not depend on what else is asked. Its attention 
 depth's alone (`packing`). All other operations treat the rows of a pack one by one; their matrix products give a row
 the same bits wherever it stands and however many there are, as long as it is not just a few: that is a property of a
 machine's libraries, so it is tried out (`steady`). Where the number of rows matters, as on accelerators, every pack is
-filled up to the same size.
+filled up to the same size. A pack has the same share of torch's threads whether or not others are computed meanwhile.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from weighin.harness.kv_budget import within
+from weighin.harness.crew import crew, width
+from weighin.harness.kv_budget import sharers, within
+from weighin.harness.lanes import LEAST, Lane, lanes
 from weighin.harness.packing import Pack, Shapes, packs
 from weighin.harness.prefix_tree import Ints, Request, Tree, build
 from weighin.harness.tree_attention import UnknownAttention, Walk, attending
 
-LOGITS = 2**22
-"""Logits that are computed at once, at most (16 MiB in float32)."""
+LOGITS = 2**20
+"""Logits that are computed at once, at most: 4 MiB in float32. More would be memory new to the process each time."""
 
 
 class Block(NamedTuple):
@@ -36,6 +39,7 @@ class Block(NamedTuple):
 class TreeScorer:
     """Predictions of one model by packs of a tree. `computed` counts the tokens that went through it, filling included.
 
+    `lanes` threads read a tree, each with a share of torch's threads: as many as `width` says, unless told otherwise.
     UnknownAttention where its architecture asks for what attention by tree does not do.
     """
 
@@ -43,35 +47,61 @@ class TreeScorer:
     shapes: Shapes = field(default_factory=Shapes)
     computed: int = 0
     quiet: bool = False
+    lanes: int = 0
 
     def __post_init__(self) -> None:
+        self.lanes = self.lanes or width(self.module.device)
         self.head = self.module.get_output_embeddings()
         if self.head is None or not hasattr(self.module, "base_model") or hasattr(self.module, "soft_prompt"):
             raise UnknownAttention("it has no head of its own, or reads a soft prompt before every text")
         if _moving_positions(self.module.config):
             raise UnknownAttention("its position encoding depends on the longest text of a batch")
 
-    def blocks(self, tree: Tree, most: int | None = None) -> Iterator[Block]:
-        """Predictions at every node that is wanted, once each, in the order of the nodes: `most` at a time."""
+    def blocks(self, tree: Tree, most: int = 0, abreast: int = 0) -> Iterator[Block]:
+        """Predictions at every node that is wanted, once each, `most` at a time; `abreast` lanes of a tree in turns.
+
+        Where one of them is 0 the scorer chooses.
+        """
         from tqdm import tqdm
 
-        wanted = np.unique(tree.wanted)
-        walk = Walk(self.shapes.chunk, self.module.device)
+        parts, most = lanes(tree, abreast or self.abreast(tree)), most or self.most
+        shapes = within(self.module, tree.longest, self.shapes, len(parts))
+        trunk = tree.trunk if len(parts) > 1 and tree.trunk >= LEAST else 0
+        total = trunk + sum(lane.tree.nodes - trunk for lane in parts)
+        stem, *walks = (Walk(shapes.chunk, self.module.device) for _ in range(1 + len(parts)))
+        with tqdm(total=total, desc="log-likelihoods", disable=self.quiet) as bar, crew(self.lanes) as in_turns:
+            for block, read in in_turns([self._walked(stem, Lane(tree, 0, 0), most, packs(tree, shapes, 0, trunk))]):
+                bar.update(read)
+                yield block
+            for walk in walks:
+                walk.kept |= stem.kept
+            ahead = [packs(lane.tree, shapes, trunk) for lane in parts]
+            for block, read in in_turns(map(self._walked, walks, parts, repeat(most), ahead)):
+                bar.update(read)
+                yield block
+        self.computed += sum(walk.computed for walk in (stem, *walks))
+
+    def abreast(self, tree: Tree) -> int:
+        """Lanes of a tree that may be read at a time: the budget for keys and values is for all of them."""
+        return min(self.lanes, sharers(self.module, tree.longest, self.shapes))
+
+    def _walked(self, walk: Walk, lane: Lane, most: int, ahead: Iterable[Pack]) -> Iterator[tuple[Block, int]]:
+        """Predictions at what is wanted in some packs of a lane, and how many nodes were read since the last ones."""
+        wanted = np.unique(lane.tree.wanted)
         nodes: Ints = np.zeros(0, np.int64)
         states: list[Any] = []
-        most = most or self.most
-        with tqdm(total=tree.nodes, desc="log-likelihoods", disable=self.quiet) as bar:
-            for pack in packs(tree, within(self.module, int(tree.depths.max(initial=0)) + 1, self.shapes)):
-                low, high = np.searchsorted(wanted, (pack.first, pack.first + pack.count))
-                here = wanted[low:high]
-                states.append(self._states(walk, pack, here - pack.first))
-                nodes = np.concatenate([nodes, here])
-                last = pack.first + pack.count == tree.nodes
-                while len(nodes) >= most or (last and len(nodes)):
-                    states = [_joined(states)]
-                    yield Block(nodes[:most], self._predictions(states[0][:most]))
-                    nodes, states = nodes[most:], [states[0][most:]]
-                bar.update(pack.count)
+        read = 0
+        for pack in ahead:
+            low, high = np.searchsorted(wanted, (pack.first, pack.first + pack.count))
+            here = wanted[low:high]
+            states.append(self._states(walk, pack, here - pack.first))
+            nodes, read = np.concatenate([nodes, here]), read + pack.count
+            while len(nodes) >= most:
+                states = [_joined(states)]
+                yield Block(nodes[:most] + lane.shift, self._predictions(states[0][:most])), read
+                nodes, states, read = nodes[most:], [states[0][most:]], 0
+        if len(nodes):
+            yield Block(nodes + lane.shift, self._predictions(_joined(states))), read
 
     @property
     def most(self) -> int:
@@ -89,7 +119,6 @@ class TreeScorer:
             out = self.module.base_model(
                 input_ids=walk.pack.tokens, position_ids=walk.pack.depths, use_cache=False, return_dict=True
             )
-            self.computed += len(pack.tokens)
             if not walk.calls:
                 raise UnknownAttention("its attention cannot be replaced")
             return out.last_hidden_state[0].index_select(0, torch.from_numpy(rows).to(walk.device))
