@@ -24,8 +24,8 @@ from weighin.harness.packing import Pack, Shapes, packs
 from weighin.harness.prefix_tree import Ints, Request, Tree, build
 from weighin.harness.tree_attention import UnknownAttention, Walk, attending
 
-LOGITS = 2**20
-"""Logits that are computed at once, at most: 4 MiB in float32. More would be memory new to the process each time."""
+LOGITS = 2**19
+"""Logits that are computed at once, at most: 2 MiB in float32. More would be memory new to the process each time."""
 
 
 class Block(NamedTuple):
