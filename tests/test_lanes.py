@@ -4,6 +4,7 @@ import itertools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def test_threads_and_attention_are_given_back(pico_dir: Path) -> None:
     model, told = loaded(pico_dir).module, torch.__config__.parallel_info()
     before = model.config._attn_implementation
     tree = build([Request(tuple(range(q, q + 90)), 80) for q in range(3, 30)])
-    blocks = TreeScorer(model, lanes=2, quiet=True).blocks(tree, most=64)
+    blocks: Any = TreeScorer(model, lanes=2, quiet=True).blocks(tree, most=64)
     next(blocks)
     blocks.close()
     assert torch.__config__.parallel_info() == told and model.config._attn_implementation == before
